@@ -1,0 +1,57 @@
+"""smeld: spatial transcriptomics that melds Space, tissue Morphology and gene Expression.
+
+The facade. Everything is loaded on first use (PEP 562), so ``import smeld`` is quick and pulls in neither
+torch, nor matplotlib, nor spatialdata.
+
+>>> import smeld as sm
+>>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, seed=0)
+>>> sorted(adata.obsm)[0]
+'spatial'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: public name -> (module, attribute); attribute None means the module itself
+_LAZY: dict[str, tuple[str, str | None]] = {
+    "read": ("smeld.io", "read"),
+    "write": ("smeld.io", "write"),
+    "io": ("smeld.io", None),
+    "morph": ("smeld.morph", None),
+    "fuse": ("smeld.fusion", "fuse"),
+    "fusions": ("smeld.fusion", "fusions"),
+    "tl": ("smeld.tl", None),
+    "pl": ("smeld.pl", None),
+    "report": ("smeld._report", "report"),
+    "datasets": ("smeld.datasets", None),
+    "InputError": ("smeld._check", "InputError"),
+    "SmeldWarning": ("smeld._check", "SmeldWarning"),
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'smeld' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    loaded = importlib.import_module(module)
+    value = loaded if attribute is None else getattr(loaded, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+if TYPE_CHECKING:
+    from smeld import datasets, io, morph, pl, tl
+    from smeld._check import InputError, SmeldWarning
+    from smeld._report import report
+    from smeld.fusion import fuse, fusions
+    from smeld.io import read, write

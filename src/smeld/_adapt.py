@@ -1,0 +1,158 @@
+"""AnnData or SpatialData in; table, coordinates, counts and image out. The only place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from smeld import _check, _image, _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def table(data: Any) -> AnnData:
+    """The AnnData itself, or the one table of a SpatialData."""
+    from anndata import AnnData
+
+    if isinstance(data, AnnData):
+        return data
+    tables = getattr(data, "tables", None)
+    if isinstance(tables, Mapping):
+        if len(tables) == 1:
+            return next(iter(tables.values()))  # type: ignore[no-any-return]
+        raise _check.problem(
+            "cannot tell which table to use",
+            found=f"{len(tables)} tables: {_check.listed(tables)}",
+            cure='pass one of them: sdata.tables["name"]',
+        )
+    raise _check.problem(
+        "an AnnData or SpatialData is needed", found=type(data).__name__, cure="read one with sm.read(path)"
+    )
+
+
+def xy_um(data: Any) -> NDArray[np.float64]:
+    """Positions in micrometres, float64 [n_obs, 2] (x, y)."""
+    adata = table(data)
+    _check.require(
+        adata.obsm,
+        _keys.SPATIAL_UM,
+        "obsm",
+        "read the section with sm.read(path), or set obsm['spatial_um'] = obsm['spatial'] * um_per_unit",
+    )
+    xy = np.asarray(adata.obsm[_keys.SPATIAL_UM], dtype=np.float64)[:, :2]
+    if not np.isfinite(xy).all():
+        bad = int((~np.isfinite(xy).all(axis=1)).sum())
+        raise _check.problem("coordinates must be finite", found=f"{bad} of {len(xy)} NaN or infinite", cure="drop those spots")
+    return xy
+
+
+def counts(data: Any, layer: str | None = None) -> sparse.csr_matrix:
+    """The counts as float32 CSR [n_obs, n_var], from ``X`` or a layer; negative or non-finite values are refused."""
+    adata = table(data)
+    if layer is not None:
+        _check.require(adata.layers, layer, "layers", "name an existing layer, or leave it out to use X")
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise _check.problem("the table has no matrix X", cure="give the counts in X, or name their layer")
+    matrix = sparse.csr_matrix(x, dtype=np.float32)
+    check_counts(matrix)
+    return matrix
+
+
+def check_counts(matrix: sparse.csr_matrix) -> None:
+    """Refuse what no count matrix can hold: negative, NaN or infinite values, nothing but zeros."""
+    if matrix.shape[0] < 2 or matrix.shape[1] < 1:
+        raise _check.problem(
+            "at least 2 spots and 1 gene are needed",
+            found=f"{matrix.shape[0]} spots x {matrix.shape[1]} genes",
+            cure="give the whole section",
+        )
+    if not np.isfinite(matrix.data).all():
+        raise _check.problem("counts must be finite", found="NaN or infinite values in the matrix", cure="give raw counts")
+    if matrix.data.size and matrix.data.min() < 0:
+        raise _check.problem(
+            "counts cannot be negative",
+            found=f"smallest value {matrix.data.min():g}",
+            cure="give raw counts, not scaled or centred values",
+        )
+    if not matrix.data.size or matrix.data.max() <= 0:
+        raise _check.problem("the matrix holds nothing but zeros", cure="give raw counts")
+
+
+def are_counts(matrix: sparse.csr_matrix) -> bool:
+    """True if all values are whole numbers."""
+    return bool(np.equal(np.mod(matrix.data, 1), 0).all())
+
+
+def library(data: Any, library_id: str | None = None) -> tuple[str, dict[str, Any]] | None:
+    """(name, ``uns["spatial"][name]``) of the section, or None where nothing of the kind is stored."""
+    adata = table(data)
+    libraries = adata.uns.get(_keys.IMAGES)
+    if not isinstance(libraries, Mapping) or not libraries:
+        return None
+    if library_id is None:
+        if len(libraries) > 1:
+            raise _check.problem(
+                "several sections are stored", found=_check.listed(libraries), cure="name one with library_id="
+            )
+        library_id = next(iter(libraries))
+    _check.require(libraries, library_id, 'uns["spatial"]', "name a stored section")
+    return library_id, libraries[library_id]
+
+
+def metadata(data: Any, library_id: str | None = None) -> dict[str, Any]:
+    """smeld's own facts about the section (platform, um_per_unit, spot_diameter_um, image_path ...); may be empty."""
+    found = library(data, library_id)
+    return dict(found[1].get("metadata", {})) if found else {}
+
+
+def image(data: Any, library_id: str | None = None, *, preview: bool = False) -> _image.Image | None:
+    """The section's image with the finest resolution, or None.
+
+    ``preview=True`` never opens a file: it returns the best image stored in the AnnData, for plots.
+    """
+    found = library(data, library_id)
+    if found is None:
+        return None
+    stored = found[1]
+    meta = stored.get("metadata", {})
+    um_per_unit = float(meta.get(_keys.META_UM_PER_UNIT, np.nan))
+    path = meta.get(_keys.META_IMAGE_PATH)
+    if path and not preview and Path(str(path)).is_file():
+        scale = float(meta.get(_keys.META_IMAGE_SCALE, 1.0))
+        limit = float(meta.get(_keys.META_MAX_MEGAPIXELS, _image.MAX_MEGAPIXELS))
+        return _image.open_image(Path(str(path)), scale=scale, um_per_px=um_per_unit / scale, max_megapixels=limit)
+    for name in ("hires", "lowres"):
+        pixels = stored.get("images", {}).get(name)
+        if pixels is not None:
+            scale = float(stored.get("scalefactors", {}).get(f"tissue_{name}_scalef", 1.0))
+            return _image.from_array(pixels, scale=scale, um_per_px=um_per_unit / scale)
+    return None
+
+
+def xy_px(data: Any, picture: _image.Image) -> NDArray[np.float64]:
+    """Positions in pixels of ``picture``, float64 [n_obs, 2] (x, y)."""
+    adata = table(data)
+    _check.require(adata.obsm, _keys.SPATIAL, "obsm", "read the section with sm.read(path)")
+    return np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[:, :2] * picture.scale
+
+
+def canonical_order(data: Any) -> NDArray[np.intp]:
+    """The order in which smeld looks at spots: by identifier.
+
+    Random draws and sums are made in this order, so that permuting the input permutes the output and nothing else.
+    It does not depend on positions: rotating, moving or rescaling a section leaves it alone.
+    """
+    names = table(data).obs_names
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()
+        raise _check.problem(
+            "spot identifiers must be unique", found=f"repeated: {_check.listed(repeated, 3)}", cure="adata.obs_names_make_unique()"
+        )
+    return np.argsort(np.asarray(names, dtype=str), kind="stable")
