@@ -48,7 +48,9 @@ def xy_um(data: Any) -> NDArray[np.float64]:
     xy = np.asarray(adata.obsm[_keys.SPATIAL_UM], dtype=np.float64)[:, :2]
     if not np.isfinite(xy).all():
         bad = int((~np.isfinite(xy).all(axis=1)).sum())
-        raise _check.problem("coordinates must be finite", found=f"{bad} of {len(xy)} NaN or infinite", cure="drop those spots")
+        raise _check.problem(
+            "coordinates must be finite", found=f"{bad} of {len(xy)} NaN or infinite", cure="drop those spots"
+        )
     return xy
 
 
@@ -74,7 +76,9 @@ def check_counts(matrix: sparse.csr_matrix) -> None:
             cure="give the whole section",
         )
     if not np.isfinite(matrix.data).all():
-        raise _check.problem("counts must be finite", found="NaN or infinite values in the matrix", cure="give raw counts")
+        raise _check.problem(
+            "counts must be finite", found="NaN or infinite values in the matrix", cure="give raw counts"
+        )
     if matrix.data.size and matrix.data.min() < 0:
         raise _check.problem(
             "counts cannot be negative",
@@ -94,12 +98,18 @@ def library(data: Any, library_id: str | None = None) -> tuple[str, dict[str, An
     """(name, ``uns["spatial"][name]``) of the section, or None where nothing of the kind is stored."""
     adata = table(data)
     libraries = adata.uns.get(_keys.IMAGES)
-    if not isinstance(libraries, Mapping) or not libraries:
+    if not isinstance(libraries, Mapping):
+        return None
+    # notes may lie beside the sections, such as CELLxGENE's is_single
+    libraries = {name: entry for name, entry in libraries.items() if isinstance(entry, Mapping)}
+    if not libraries:
         return None
     if library_id is None:
         if len(libraries) > 1:
             raise _check.problem(
-                "several sections are stored", found=_check.listed(libraries), cure="name one with library_id="
+                "several sections are stored",
+                found=_check.listed(libraries),
+                cure="name one with library_id=",
             )
         library_id = next(iter(libraries))
     _check.require(libraries, library_id, 'uns["spatial"]', "name a stored section")
@@ -127,7 +137,9 @@ def image(data: Any, library_id: str | None = None, *, preview: bool = False) ->
     if path and not preview and Path(str(path)).is_file():
         scale = float(meta.get(_keys.META_IMAGE_SCALE, 1.0))
         limit = float(meta.get(_keys.META_MAX_MEGAPIXELS, _image.MAX_MEGAPIXELS))
-        return _image.open_image(Path(str(path)), scale=scale, um_per_px=um_per_unit / scale, max_megapixels=limit)
+        return _image.open_image(
+            Path(str(path)), scale=scale, um_per_px=um_per_unit / scale, max_megapixels=limit
+        )
     for name in ("hires", "lowres"):
         pixels = stored.get("images", {}).get(name)
         if pixels is not None:
@@ -153,6 +165,8 @@ def canonical_order(data: Any) -> NDArray[np.intp]:
     if not names.is_unique:
         repeated = names[names.duplicated()].unique()
         raise _check.problem(
-            "spot identifiers must be unique", found=f"repeated: {_check.listed(repeated, 3)}", cure="adata.obs_names_make_unique()"
+            "spot identifiers must be unique",
+            found=f"repeated: {_check.listed(repeated, 3)}",
+            cure="adata.obs_names_make_unique()",
         )
     return np.argsort(np.asarray(names, dtype=str), kind="stable")

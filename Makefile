@@ -1,0 +1,57 @@
+# smeld's commands. `make demo` and `make test` need only Python >= 3.11, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYMINOR := $(shell $(PYTHON) -c 'import sys; print(sys.version_info[1])' 2>/dev/null)
+LOCK := $(if $(filter 11,$(PYMINOR)),constraints/core-py311.txt,constraints/core-py312.txt)
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: help demo test test-all bench lint types install lock clean
+
+help:
+	@echo 'make demo      simulate a section, run the whole main job, print where report.html lies'
+	@echo 'make test      lint, types, tests'
+	@echo 'make test-all  the same with the slow tests'
+	@echo 'make bench     measure, and write docs/benchmarks.md'
+	@echo 'make lock      renew the constraint files (needs Python 3.11 and 3.12)'
+
+$(STAMP): pyproject.toml $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit("smeld needs Python >= 3.11, found " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[test]'
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/smeld demo --out demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/pytest -n $(JOBS)
+
+test-all: lint types
+	$(BIN)/pytest -n $(JOBS) -m ''
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py --out docs/benchmarks.md
+
+# Plain pip constraint files: no index or find-links lines, no hashes, no torch.
+lock:
+	rm -rf .venv-lock311 .venv-lock312
+	python3.11 -m venv .venv-lock311 && .venv-lock311/bin/pip install --quiet pip-tools
+	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py311.txt pyproject.toml
+	python3.12 -m venv .venv-lock312 && .venv-lock312/bin/pip install --quiet pip-tools
+	.venv-lock312/bin/pip-compile --quiet --strip-extras --extra test --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py312.txt pyproject.toml
+	rm -rf .venv-lock311 .venv-lock312
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""``python -m smeld``."""
+
+from smeld.cli import entry
+
+entry()

@@ -1,0 +1,211 @@
+"""``fuse``: fetch arrays from the table, call a fusion method, write its results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from smeld import _adapt, _check, _keys
+from smeld.fusion._fusion import Fusion, fusions
+from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, spatial_graph
+
+#: values above this can hardly be logarithms of counts
+LARGEST_LOG = 30.0
+
+
+def fuse(
+    data: Any,
+    method: str = "sme",
+    *,
+    morphology: str | None = "auto",
+    graph: GraphKind = "auto",
+    n_neighbors: int = 10,
+    radius_um: float | None = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Fusion:
+    """Weigh space, morphology and expression into one graph and one embedding. Works in place.
+
+    Parameters
+    ----------
+    data
+        AnnData (or SpatialData with one table) with counts in ``X`` and ``obsm["spatial_um"]``.
+    method
+        A name in ``sm.fusions``.
+    morphology
+        Key in ``obsm`` (``"morph_texture"``), ``"auto"`` for the one that is there, or None for none.
+    graph, n_neighbors, radius_um
+        Spatial neighbours: ``"auto"`` (one lattice ring on a lattice, else the 10 nearest neighbours), ``"lattice"``,
+        ``"knn"``, ``"radius"`` (with ``radius_um`` in micrometres). A stored ``obsp["spatial_distances"]`` (in
+        micrometres, made by smeld) is used again unless one of these is set.
+    layer
+        Layer that holds the counts; ``X`` by default.
+    key_added
+        Name of the embedding in ``obsm``; ``"fused_<method>"`` by default.
+    seed
+        Seed of the principal components' starting vector; nothing else is random here.
+    options
+        Passed to the method; for ``"sme"``: ``alpha``, ``gamma``, ``eta``, ``sigma_um``, ``n_genes``,
+        ``n_components`` (before those without spatial structure are dropped).
+
+    Writes
+    ------
+    ``obsm["fused_<method>"]`` float64 [n_obs, d]; ``obsm["X_pca"]`` where the method has components;
+    ``obsp["sme_weights"]``, ``obsp["spatial_connectivities"]``, ``obsp["spatial_distances"]`` (CSR, micrometres);
+    ``uns["fusion_evidence"]`` where the method gives evidence; the record ``uns["smeld"]["fused_<method>"]``.
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, seed=0)
+    >>> sm.fuse(adata).embedding.shape[0]
+    400
+    """
+    adata = _adapt.table(data)
+    card = fusions[method]
+    counts = _adapt.counts(adata, layer)
+    order = _adapt.canonical_order(adata)
+    neighbours = _neighbours(adata, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
+    morph_key = _morphology_key(adata, morphology)
+    features = (
+        None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64))
+    )
+    if method == "sme":
+        options.setdefault("log_transform", _needs_log(adata, counts))
+    try:
+        fusion = card.func(
+            counts[order],
+            None if features is None else features[order],
+            _reordered(neighbours, order),
+            batch=None,
+            seed=seed,
+            **options,
+        )
+    except TypeError as error:
+        raise _option_error(method, options, error) from error
+    fusion = _restored(fusion, order)
+    _write(adata, fusion, neighbours, key_added or _keys.FUSED_PREFIX + method)
+    _keys.record(
+        adata,
+        key_added or _keys.FUSED_PREFIX + method,
+        function="sm.fuse",
+        params={"method": method, "graph": neighbours.kind, **options, **fusion.facts},
+        seed=seed,
+        inputs={"morphology": morph_key, "layer": layer or "X"},
+    )
+    return fusion
+
+
+def _option_error(method: str, options: dict[str, Any], error: TypeError) -> Exception:
+    """An unknown option is the user's; any other TypeError is ours and passes through."""
+    if "unexpected keyword" not in str(error):
+        return error
+    return _check.problem(
+        f"fusion method {method!r} does not take all the options given",
+        found=_check.listed(options),
+        cure=f"see help(sm.fusions[{method!r}].func)",
+    )
+
+
+def _neighbours(adata: Any, *, graph: GraphKind, n_neighbors: int, radius_um: float | None) -> SpatialGraph:
+    xy = _adapt.xy_um(adata)
+    stored = adata.obsp.get(_keys.DISTANCES)
+    made_here = _keys.DISTANCES in adata.uns.get(_keys.RECORD, {})
+    if stored is not None and made_here and graph == "auto" and radius_um is None and n_neighbors == 10:
+        return from_distances(sparse.csr_matrix(stored))
+    if graph not in ("auto", "lattice", "knn", "radius"):
+        raise _check.unknown("graph", graph, ("auto", "lattice", "knn", "radius"))
+    try:
+        return spatial_graph(xy, kind=graph, n_neighbors=n_neighbors, radius_um=radius_um)
+    except ValueError as error:
+        raise _check.problem(str(error)) from error
+
+
+def _morphology_key(adata: Any, morphology: str | None) -> str | None:
+    if morphology is None:
+        return None
+    if morphology == "auto":
+        found = [key for key in adata.obsm if key.startswith(_keys.MORPH_PREFIX)]
+        if len(found) > 1:
+            raise _check.problem(
+                "several morphology embeddings are stored",
+                found=_check.listed(found),
+                cure="name one with morphology=",
+            )
+        return found[0] if found else None
+    _check.require(adata.obsm, morphology, "obsm", "run sm.morph.embed(adata), or pass morphology=None")
+    return morphology
+
+
+def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns to mean 0 and standard deviation 1, cut at 5 (stains have artefacts); constant columns to 0."""
+    if not np.isfinite(features).all():
+        raise _check.problem("morphology features must be finite", cure="run sm.morph.embed(adata) again")
+    sd = features.std(axis=0)
+    return np.asarray(np.clip((features - features.mean(axis=0)) / np.where(sd > 1e-12, sd, 1.0), -5.0, 5.0))
+
+
+def _needs_log(adata: Any, counts: sparse.csr_matrix) -> bool:
+    """False for values that look like logarithms already; warns, for the statistics then rest on less."""
+    if _adapt.are_counts(counts):
+        return True
+    logged = bool(counts.data.max() < LARGEST_LOG)
+    done = (
+        "taken as log-normalised already" if logged else "normalised by their sum and logged, as counts are"
+    )
+    _check.warn(
+        f"X holds values that are not whole numbers: they are {done}; what rests on count statistics "
+        "(count splitting, dispersion) does not apply. Give raw counts if you have them.",
+        adata,
+        stacklevel=4,
+    )
+    return not logged
+
+
+def _reordered(graph: SpatialGraph, order: NDArray[np.intp]) -> SpatialGraph:
+    return SpatialGraph(
+        _permuted(graph.connectivities, order), _permuted(graph.distances, order), graph.kind, graph.pitch_um
+    )
+
+
+def _permuted(matrix: sparse.csr_matrix, order: NDArray[np.intp]) -> sparse.csr_matrix:
+    """Rows and columns in ``order``, indices sorted: the same matrix whatever order the input came in."""
+    out = sparse.csr_matrix(matrix[order][:, order])
+    out.sort_indices()
+    return out
+
+
+def _restored(fusion: Fusion, order: NDArray[np.intp]) -> Fusion:
+    """The result in the order of the table."""
+    back = np.argsort(order)
+    return Fusion(
+        fusion.embedding[back],
+        _permuted(fusion.weights, back),
+        fusion.evidence,
+        None if fusion.posterior_sd is None else fusion.posterior_sd[back],
+        None if fusion.expression is None else fusion.expression[back],
+        fusion.facts,
+    )
+
+
+def _write(adata: Any, fusion: Fusion, graph: SpatialGraph, key: str) -> None:
+    adata.obsm[key] = fusion.embedding
+    if fusion.expression is not None:
+        adata.obsm[_keys.PCA] = fusion.expression
+    adata.obsp[_keys.SME_WEIGHTS] = fusion.weights
+    adata.obsp[_keys.CONNECTIVITIES] = graph.connectivities
+    adata.obsp[_keys.DISTANCES] = graph.distances
+    if fusion.evidence is not None:
+        adata.uns["fusion_evidence"] = fusion.evidence
+    if graph.kind != "stored":
+        _keys.record(
+            adata,
+            _keys.DISTANCES,
+            function="sm.fuse",
+            params={"graph": graph.kind, "pitch_um": graph.pitch_um, "edges": graph.connectivities.nnz // 2},
+        )

@@ -1,0 +1,46 @@
+"""The registry of platforms, and the options that every reader receives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smeld import _check
+from smeld._image import MAX_MEGAPIXELS
+from smeld._registry import Registry
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user may say about a section beyond its path; None means "not said".
+
+    ``image_scale``: pixels of the image per unit of ``obsm["spatial"]``. ``um_per_unit``: micrometres per
+    unit of ``obsm["spatial"]``. ``image``: an image file to use. ``max_megapixels``: pixel limit of images.
+    """
+
+    image_scale: float | None = None
+    um_per_unit: float | None = None
+    image: Path | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        for name in ("image_scale", "um_per_unit", "max_megapixels"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise _check.problem(
+                    f"{name} must be a positive number",
+                    found=f"{value}",
+                    cure=f"give --{name.replace('_', '-')} above 0",
+                )
+
+
+#: a reader: (path, options) -> AnnData (or SpatialData) with ``obsm["spatial"]`` and ``obsm["spatial_um"]``
+Reader = Callable[[Path, ReadOptions], Any]
+
+#: platforms by name. A card's ``marks`` are glob patterns: all must be found in the folder; within one, ``|``
+#: separates alternatives. ``is_file=True``: the platform is one file, which the marks name. ``looks_for``
+#: says the same to a user.
+platforms: Registry[Reader] = Registry("platform", "smeld.io", "smeld.platforms")

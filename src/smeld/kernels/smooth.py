@@ -1,0 +1,123 @@
+"""S x M x E edge weights, and the sparse solve (I + alpha L) Z = X that smooths along them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+from scipy import sparse
+
+Float = NDArray[np.float64]
+
+
+@njit(cache=True, parallel=True)
+def _edge_squared_distance(indptr, indices, features):  # type: ignore[no-untyped-def]
+    out = np.empty(indices.size, dtype=np.float64)
+    for i in prange(indptr.size - 1):
+        for e in range(indptr[i], indptr[i + 1]):
+            total = 0.0
+            for f in range(features.shape[1]):
+                difference = features[i, f] - features[indices[e], f]
+                total += difference * difference
+            out[e] = total
+    return out
+
+
+def edge_similarity(features: NDArray[np.floating], graph: sparse.csr_matrix) -> Float:
+    """Similarity in (0, 1] of the two ends of each stored edge, float64 [n_edges].
+
+    exp(-|f_i - f_j|^2 / (2 s^2)), s^2 the median squared distance over the edges: unit-free, so that features may
+    come on any scale. Features that do not differ at all give 1 everywhere.
+    """
+    squared = _edge_squared_distance(
+        graph.indptr, graph.indices, np.ascontiguousarray(features, dtype=np.float64)
+    )
+    scale = float(np.median(squared)) if squared.size else 0.0
+    if scale <= 0:
+        return np.ones_like(squared)
+    return np.asarray(np.exp(-squared / (2 * scale)))
+
+
+def sme_weights(
+    distances: sparse.csr_matrix,
+    *,
+    sigma_um: float,
+    morphology: Float | None = None,
+    expression: Float | None = None,
+    gamma: float = 0.0,
+    eta: float = 0.0,
+) -> sparse.csr_matrix:
+    """w_ij = exp(-d_ij^2 / 2 sigma^2) g_M^gamma g_E^eta on the stored edges, scaled to a mean degree of 1.
+
+    ``morphology`` and ``expression`` are edge similarities from ``edge_similarity``. The scaling makes the
+    smoothing strength alpha mean the same on every graph. Symmetric CSR [n_obs, n_obs].
+    """
+    weights = distances.copy()
+    weights.data = np.exp(-(distances.data**2) / (2 * sigma_um**2))
+    if morphology is not None and gamma > 0:
+        weights.data = weights.data * morphology**gamma
+    if expression is not None and eta > 0:
+        weights.data = weights.data * expression**eta
+    total = float(weights.data.sum())
+    if total > 0:
+        weights.data = weights.data * (weights.shape[0] / total)
+    return weights
+
+
+@njit(cache=True, parallel=True)
+def _system_times(indptr, indices, data, degree, alpha, x, out):  # type: ignore[no-untyped-def]
+    # rows are independent and each is summed in stored order: the same bits for any number of threads
+    for i in prange(indptr.size - 1):
+        for f in range(x.shape[1]):
+            out[i, f] = (1.0 + alpha * degree[i]) * x[i, f]
+        for e in range(indptr[i], indptr[i + 1]):
+            w = alpha * data[e]
+            j = indices[e]
+            for f in range(x.shape[1]):
+                out[i, f] -= w * x[j, f]
+
+
+def smooth(
+    weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: float, *, tolerance: float = 1e-6
+) -> Float:
+    """Solve (I + alpha L) Z = X, L the Laplacian of ``weights``; X and Z float64 [n_obs, d].
+
+    Jacobi-preconditioned Chebyshev iteration: linear in the number of edges, no inner products (so the result
+    does not depend on the number of threads), and a number of steps known beforehand: the preconditioned spectrum
+    lies in [1 - r, 1 + r] with r = max_i alpha d_i / (1 + alpha d_i) by Gershgorin's theorem. The error is below
+    ``tolerance`` times that of the starting point.
+    """
+    x = np.ascontiguousarray(values, dtype=np.float64)
+    squeeze = x.ndim == 1
+    x = x[:, None] if squeeze else x
+    degree = np.asarray(weights.sum(axis=1)).ravel()
+    rho = float(np.max(alpha * degree / (1 + alpha * degree), initial=0.0))
+    if alpha <= 0 or rho == 0:
+        return x[:, 0].copy() if squeeze else x.copy()
+    inverse_diagonal = (1.0 / (1.0 + alpha * degree))[:, None]
+    rate = rho / (1 + np.sqrt(1 - rho**2))
+    n_steps = int(np.ceil(np.log(tolerance / 2) / np.log(rate)))
+    z = x.copy()  # (I + alpha L) 1 = 1: the data themselves are the natural start
+    residual = np.empty_like(z)
+    step = np.zeros_like(z)
+    previous = 0.0
+    for k in range(n_steps):
+        _system_times(weights.indptr, weights.indices, weights.data, degree, float(alpha), z, residual)
+        np.subtract(x, residual, out=residual)
+        residual *= inverse_diagonal
+        # three-term recurrence of the Chebyshev polynomials on [1 - rho, 1 + rho]
+        omega = 1.0 if k == 0 else (1 / (1 - rho**2 / 2) if k == 1 else 1 / (1 - rho**2 * previous / 4))
+        step *= omega - 1
+        step += omega * residual
+        z += step
+        previous = omega
+    return z[:, 0] if squeeze else z
+
+
+def effective_size(weights: sparse.csr_matrix, alpha: float, *, n_probes: int = 20) -> float:
+    """Degrees of freedom of the smoother, trace of (I + alpha L)^-1: how many independent spots are left after it.
+
+    Hutchinson's estimate with fixed random signs (Hutchinson 1990), which is exact enough for model choice.
+    """
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(weights.shape[0], n_probes))
+    return float((signs * smooth(weights, signs, alpha, tolerance=1e-3)).sum() / n_probes)

@@ -1,0 +1,153 @@
+"""Which tiles to cut: from which level of the image, how large, and what is known of the whole section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smeld import _adapt, _check, _image, _keys
+from smeld.kernels import stain, tiles
+from smeld.morph._encoders import Section, TileSpec
+
+#: a tile shows the spot and its rim: twice the spot's diameter (on Visium 110 um, spots being 100 um apart)
+SPOTS_PER_TILE = 2.0
+#: bounds on that, and the side where the diameter is unknown
+TILE_UM_MIN, TILE_UM_MAX, TILE_UM_UNKNOWN = 50.0, 200.0, 100.0
+#: at most this many spots are looked at for the section's colours
+COLOUR_SPOTS = 1000
+#: black pixels are taken for blacked-out surroundings from this share of the image on; fewer are dirt
+VOID_SHARE = 0.001
+#: surroundings are looked at in about this many pixels across
+CONTEXT_PX = 100
+#: pixels of tiles held at a time
+BATCH_PX = 1 << 21
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Tiles of one size: from which level of the image, cut at ``side_px``, delivered as ``spec`` says."""
+
+    level: tiles.Level
+    side_px: int
+    spec: TileSpec
+    prefix: str
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles that make about two megapixels."""
+        return max(1, BATCH_PX // max(self.side_px, self.spec.tile_px) ** 2)
+
+
+def find_image(data: Any, library_id: str | None) -> _image.Image:
+    """The section's image with pixels of a known size, or an ``InputError``."""
+    image = _adapt.image(data, library_id)
+    if image is None:
+        raise _check.problem(
+            "there is no image to take morphology from",
+            found='no image in uns["spatial"]',
+            cure="read the section with its image (sm.read), or leave morphology out",
+        )
+    if not (np.isfinite(image.um_per_px) and image.um_per_px > 0):
+        raise _check.problem(
+            "the size of the image's pixels is unknown",
+            found=f"{image.um_per_px} um per pixel",
+            cure='read the section with sm.read, or set "um_per_unit" in its metadata in uns["spatial"]',
+        )
+    return image
+
+
+def check_positions(image: _image.Image, xy_px: NDArray[np.float64]) -> None:
+    """Refuse positions that are not finite, and those of which most lie outside the image."""
+    if not np.isfinite(xy_px).all():
+        bad = int((~np.isfinite(xy_px).all(axis=1)).sum())
+        raise _check.problem(
+            "coordinates must be finite",
+            found=f"{bad} of {len(xy_px)} NaN or infinite",
+            cure="drop those spots",
+        )
+    height, width = image.shape
+    outside = ((xy_px < -0.5) | (xy_px > [width - 0.5, height - 0.5])).any(axis=1)
+    if outside.mean() > 0.5:
+        low, high = xy_px.min(axis=0), xy_px.max(axis=0)
+        raise _check.problem(
+            "most spots lie outside the image",
+            found=f"{outside.sum()} of {len(xy_px)}: image {width} x {height} pixels, "
+            f"spots at x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f}",
+            cure="give the scale between image and coordinates with --image-scale (image_scale=)",
+        )
+
+
+def sides_um(
+    facts: Mapping[str, Any], tile_um: float | Sequence[float] | None, meta: Mapping[str, Any]
+) -> list[float]:
+    """Sides of the tiles in micrometres: as asked, or the encoder's own, or by the size of the spots."""
+    if tile_um is not None:
+        given = np.atleast_1d(np.asarray(tile_um, dtype=np.float64))
+        if given.size == 0 or not np.isfinite(given).all() or (given <= 0).any():
+            raise _check.problem(
+                "tile_um must be above 0", found=f"{tile_um}", cure="give um, for example 110"
+            )
+        if len(np.unique(np.round(given))) < given.size:
+            raise _check.problem(
+                "sides in tile_um must differ", found=f"{tile_um}", cure="give each size once"
+            )
+        return [float(side) for side in given]
+    if facts.get("um_per_px"):
+        first = float(facts["um_per_px"]) * float(facts["tile_px"])
+    else:
+        spot_um = float(meta.get(_keys.META_SPOT_UM, np.nan))
+        first = float(np.clip(SPOTS_PER_TILE * spot_um, TILE_UM_MIN, TILE_UM_MAX))
+        first = first if spot_um > 0 else TILE_UM_UNKNOWN
+    return [first * share for share in facts.get("context", (1.0,))]
+
+
+def plan(
+    image: _image.Image, sides: Sequence[float], facts: Mapping[str, Any], *, device: str, brightfield: bool
+) -> list[Cut]:
+    """One ``Cut`` per side in micrometres. Blacked-out parts of brightfield images become background."""
+    background, void = tiles.background_colour(image)
+    replace_void = brightfield and void > VOID_SHARE
+    levels: dict[int, tiles.Level] = {}
+    cuts: list[Cut] = []
+    for side in sides:
+        fixed_px = int(facts.get("tile_px") or 0)
+        target = side / fixed_px if fixed_px else _useful_um_per_px(facts, side, first=sides[0])
+        factor = tiles.odd_factor(image.um_per_px, target, at_most=bool(fixed_px))
+        if factor not in levels:
+            levels[factor] = tiles.make_level(image, factor, background=background, replace_void=replace_void)
+        um_per_px = image.um_per_px * factor
+        side_px = _odd_px(side / um_per_px)
+        spec = TileSpec(fixed_px or side_px, side / fixed_px if fixed_px else um_per_px, device)
+        cuts.append(Cut(levels[factor], side_px, spec, f"context{side:.0f}um_" if cuts else ""))
+    return cuts
+
+
+def _useful_um_per_px(facts: Mapping[str, Any], side: float, *, first: float) -> float:
+    """The first tile as fine as helps the encoder; surroundings coarser, in about 100 pixels."""
+    finest = float(facts.get("finest_um_per_px", 1.0)) * side / first
+    return finest if side == first else max(finest, side / CONTEXT_PX)
+
+
+def _odd_px(side: float) -> int:
+    """The nearest odd number: the tile is symmetric about one pixel. From 24 on an odd multiple of 3, too.
+
+    Then its 3 x 3 blocks are symmetric as well, for encoders that look at several scales.
+    """
+    step = 6 if side >= 24 else 2
+    middle = step // 2
+    return max(3, step * round((side - middle) / step - 1e-9) + middle)
+
+
+def section_colours(cut: Cut, xy_px: NDArray[np.float64], order: NDArray[np.intp]) -> Section:
+    """The section's colours, from tiles of up to 1,000 spots spread evenly over the canonical order."""
+    chosen = order[:: max(1, -(-len(order) // COLOUR_SPOTS))]
+    whole = tiles.coverage(cut.level, xy_px[chosen], cut.side_px) >= 1.0
+    chosen = chosen[whole] if whole.any() else chosen
+    colours = np.zeros(1 << 3 * stain.BITS, dtype=np.int64)
+    for _, batch in tiles.batches(cut.level, xy_px[chosen], cut.side_px, batch_size=cut.batch_size):
+        colours += stain.colour_counts(batch)
+    return Section(cut.level.background, colours)

@@ -1,0 +1,89 @@
+"""Quality control: totals, genes seen, mitochondrial share; spots without counts are dropped, with a warning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smeld import _adapt, _check, _keys
+
+#: mitochondrial genes by symbol, human and mouse
+MITOCHONDRIAL = ("MT-", "mt-", "Mt-")
+#: a spot is marked low where log counts lie this many robust standard deviations below the median, the field's usual rule
+LOW_MADS = 3.0
+
+
+@dataclass(frozen=True)
+class QualityControl:
+    """Counts of spots and genes before and after, and how many spots are marked as low."""
+
+    n_obs_before: int
+    n_obs: int
+    n_vars: int
+    n_empty: int
+    n_low: int
+
+
+def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = None) -> QualityControl:
+    """Measure quality and drop spots with fewer than ``min_counts`` counts. Works in place.
+
+    Parameters
+    ----------
+    data
+        AnnData or SpatialData with one table.
+    min_counts
+        Spots with fewer counts are dropped; 1 drops only empty ones.
+    layer
+        Layer that holds the counts; ``X`` by default.
+
+    Writes
+    ------
+    ``obs["total_counts"]``, ``obs["n_genes_by_counts"]``, ``obs["pct_counts_mt"]`` (where mitochondrial genes are in
+    the table), ``obs["low_counts"]`` (log counts more than 3 robust standard deviations below the median: marked, not
+    dropped), ``var["total_counts"]``, ``var["n_cells_by_counts"]`` - scanpy's names.
+
+    Raises
+    ------
+    InputError
+        If fewer than 2 spots are left, or values are negative or not finite.
+    """
+    adata = _adapt.table(data)
+    counts = _adapt.counts(adata, layer)
+    before = adata.n_obs
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    keep = total >= min_counts
+    if not keep.all():
+        dropped = int((~keep).sum())
+        if keep.sum() < 2:
+            raise _check.problem(
+                "fewer than 2 spots have enough counts",
+                found=f"{int(keep.sum())} with >= {min_counts:g}",
+                cure="lower min_counts",
+            )
+        adata._inplace_subset_obs(keep)
+        counts, total = counts[keep], total[keep]
+        what = "without counts" if min_counts <= 1 else f"with fewer than {min_counts:g} counts"
+        _check.warn(f"{dropped} of {before} spots {what} were dropped.", adata)
+    adata.obs["total_counts"] = total
+    adata.obs["n_genes_by_counts"] = np.diff(counts.indptr)
+    mitochondrial = adata.var_names.str.startswith(MITOCHONDRIAL)
+    if mitochondrial.any():
+        adata.obs["pct_counts_mt"] = (
+            100 * np.asarray(counts[:, mitochondrial].sum(axis=1)).ravel() / np.maximum(total, 1e-12)
+        )
+    logged = np.log1p(total)
+    centre = np.median(logged)
+    spread = 1.4826 * np.median(np.abs(logged - centre))
+    low = logged < centre - LOW_MADS * spread
+    adata.obs["low_counts"] = low
+    adata.var["total_counts"] = np.asarray(counts.sum(axis=0)).ravel()
+    adata.var["n_cells_by_counts"] = np.asarray((counts > 0).sum(axis=0)).ravel()
+    _keys.record(
+        adata,
+        "quality_control",
+        function="sm.tl.quality_control",
+        params={"min_counts": min_counts, "layer": layer},
+    )
+    return QualityControl(before, adata.n_obs, adata.n_vars, before - adata.n_obs, int(low.sum()))
