@@ -96,9 +96,7 @@ def h5ad(path: Path, *, n: int = 60, seed: int = 0) -> anndata.AnnData:
 def tree(folder: Path) -> dict[str, str]:
     """sha256 of every file below a folder by relative path; folders stand as such."""
     return {
-        p.relative_to(folder).as_posix(): "folder"
-        if p.is_dir()
-        else hashlib.sha256(p.read_bytes()).hexdigest()
+        p.relative_to(folder).as_posix(): "folder" if p.is_dir() else hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
     }
 

@@ -100,14 +100,9 @@ def hostile() -> AnnData:
     named = dict(zip(["1", "2", "3", "4"], HOSTILE, strict=False))
     adata.obs["domain"] = adata.obs["domain"].cat.rename_categories(named)
     adata.obsm["domain_prob"].columns = HOSTILE[:4]
-    genes = {
-        f"g{i}": HOSTILE[i % len(HOSTILE)] + (str(i) if i >= len(HOSTILE) else "")
-        for i in range(adata.n_vars)
-    }
+    genes = {f"g{i}": HOSTILE[i % len(HOSTILE)] + (str(i) if i >= len(HOSTILE) else "") for i in range(adata.n_vars)}
     table = adata.uns["domain_markers"]
-    adata.uns["domain_markers"] = table.assign(
-        domain=table["domain"].map(named), gene=table["gene"].map(genes)
-    )
+    adata.uns["domain_markers"] = table.assign(domain=table["domain"].map(named), gene=table["gene"].map(genes))
     adata.var_names = [genes[g] for g in adata.var_names]
     adata.obs_names = [HOSTILE[i] if i < len(HOSTILE) else f"s{i}" for i in range(adata.n_obs)]
     adata.obsm["domain_prob"].index = adata.obs_names

@@ -73,9 +73,7 @@ def test_windows_read_by_tiles_equal_those_of_the_whole(
 
 
 def test_windows_decode_only_the_tiles_under_them(tmp_path: Path) -> None:
-    tifffile.imwrite(
-        tmp_path / "a.tif", noise(640, 640), photometric="rgb", tile=(64, 64), compression="zlib"
-    )
+    tifffile.imwrite(tmp_path / "a.tif", noise(640, 640), photometric="rgb", tile=(64, 64), compression="zlib")
     image = _image.open_image(tmp_path / "a.tif", scale=1, um_per_px=1)
     image.window(100, 100, 50, 50)
     assert isinstance(image._part, _image._Tiles)

@@ -25,7 +25,7 @@ def table(data: Any) -> AnnData:
     tables = getattr(data, "tables", None)
     if isinstance(tables, Mapping):
         if len(tables) == 1:
-            return next(iter(tables.values()))  # type: ignore[no-any-return]
+            return next(iter(tables.values()))
         raise _check.problem(
             "cannot tell which table to use",
             found=f"{len(tables)} tables: {_check.listed(tables)}",
@@ -137,9 +137,7 @@ def image(data: Any, library_id: str | None = None, *, preview: bool = False) ->
     if path and not preview and Path(str(path)).is_file():
         scale = float(meta.get(_keys.META_IMAGE_SCALE, 1.0))
         limit = float(meta.get(_keys.META_MAX_MEGAPIXELS, _image.MAX_MEGAPIXELS))
-        return _image.open_image(
-            Path(str(path)), scale=scale, um_per_px=um_per_unit / scale, max_megapixels=limit
-        )
+        return _image.open_image(Path(str(path)), scale=scale, um_per_px=um_per_unit / scale, max_megapixels=limit)
     for name in ("hires", "lowres"):
         pixels = stored.get("images", {}).get(name)
         if pixels is not None:

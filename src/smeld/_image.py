@@ -40,9 +40,7 @@ class Image:
     scale: float
     um_per_px: float
     _read: Callable[[], UInt8]
-    _part: Callable[[int, int, int, int], UInt8] | None = (
-        None  # (y0, x0, y1, x1) inside the image, where that is cheap
-    )
+    _part: Callable[[int, int, int, int], UInt8] | None = None  # (y0, x0, y1, x1) inside the image, where that is cheap
 
     def pixels(self) -> UInt8:
         """The whole image, uint8 [height, width, 3]; decoded once and kept."""
@@ -66,9 +64,7 @@ def from_array(pixels: NDArray[Any], *, scale: float, um_per_px: float) -> Image
     return Image((rgb.shape[0], rgb.shape[1]), scale, um_per_px, lambda: rgb)
 
 
-def open_image(
-    path: Path, *, scale: float, um_per_px: float, max_megapixels: float = MAX_MEGAPIXELS
-) -> Image:
+def open_image(path: Path, *, scale: float, um_per_px: float, max_megapixels: float = MAX_MEGAPIXELS) -> Image:
     """An ``Image`` over a file. The header is read and its size checked now; pixels are decoded on first use.
 
     Of a tiled TIFF only the tiles under a window are decoded; other files are decoded once, whole.
@@ -171,9 +167,7 @@ def _pillow_rgb(opened: Any) -> UInt8:
     opened.load()
     width, height = opened.size
     out = np.empty((height, width, 3), dtype=np.uint8)
-    for y in range(
-        0, height, _BAND_PX
-    ):  # by bands: converting a whole scan at once holds it three times over
+    for y in range(0, height, _BAND_PX):  # by bands: converting a whole scan at once holds it three times over
         band = opened.crop((0, y, width, min(y + _BAND_PX, height)))
         out[y : y + _BAND_PX] = to_rgb8(np.asarray(band.convert(mode)))
     return out
@@ -184,17 +178,12 @@ def _load_tiff(path: Path, max_megapixels: float) -> UInt8:
 
     with tifffile.TiffFile(path) as tif:
         page = tif.series[0].keyframe
-        if (
-            page is not None
-            and page.compression.name not in ("NONE", "ADOBE_DEFLATE", "DEFLATE")
-            and not _has_codecs()
-        ):
+        if page is not None and page.compression.name not in ("NONE", "ADOBE_DEFLATE", "DEFLATE") and not _has_codecs():
             # LZW and JPEG need the package imagecodecs in tifffile; Pillow's libtiff has them built in
             with _pillow(path, max_megapixels) as opened:
                 return _pillow_rgb(opened)
         short = (
-            page is not None
-            and max(o + n for o, n in zip(page.dataoffsets, page.databytecounts)) > path.stat().st_size
+            page is not None and max(o + n for o, n in zip(page.dataoffsets, page.databytecounts)) > path.stat().st_size
         )
         if short:
             raise ValueError("the file ends before its pixels do")
@@ -215,14 +204,10 @@ def _tile_reader(path: Path) -> Callable[[int, int, int, int], UInt8] | None:
 
     with tifffile.TiffFile(path) as tif:
         page = tif.series[0].keyframe
-        plain = (
-            page.dtype == np.uint8 and page.imagedepth == 1 and page.ndim in (2, 3) and page.planarconfig == 1
-        )
+        plain = page.dtype == np.uint8 and page.imagedepth == 1 and page.ndim in (2, 3) and page.planarconfig == 1
         small = len(page.dataoffsets) >= 16 and page.photometric.name in ("RGB", "MINISBLACK")
         known = page.compression.name in ("NONE", "ADOBE_DEFLATE", "DEFLATE") or _has_codecs()
-        if not (
-            plain and small and known and len(tif.series[0].pages) == 1 and page.samplesperpixel in (1, 3, 4)
-        ):
+        if not (plain and small and known and len(tif.series[0].pages) == 1 and page.samplesperpixel in (1, 3, 4)):
             return None
         places = list(zip(page.dataoffsets, page.databytecounts))
         return _Tiles(path, page, places)

@@ -209,9 +209,7 @@ def headline(adata: AnnData, key: str, noun: str, rows: list[dict[str, Any]] | N
             least = min(rows, key=lambda row: float(row["sure_share"]), default=None)
             differ = least is not None and least["sure_share"] < max(row["sure_share"] for row in rows)
             tail = f"; least sure is domain {least['name']} ({least['sure']})" if least and differ else ""
-            lines.append(
-                f"{sure}{tail}." if len(rows) > 1 else "With a single domain, confidence says nothing."
-            )
+            lines.append(f"{sure}{tail}." if len(rows) > 1 else "With a single domain, confidence says nothing.")
     found = list(morphology(adata))
     if found:
         n_features = sum(len(names) for _, names in found)

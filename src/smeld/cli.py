@@ -23,12 +23,8 @@ _console = Console(stderr=True, highlight=False, soft_wrap=True)
 _state = {"quiet": False, "verbose": False}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print each step's time, and tracebacks of failures.")
-]
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder for the results; replaced as a whole if it is smeld's.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print each step's time, and tracebacks of failures.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; replaced as a whole if it is smeld's.")]
 
 
 def _version(show: bool) -> None:
@@ -80,19 +76,11 @@ def run(
     ],
     out: Out,
     platform: Annotated[str, typer.Option(help="Platform by name, or auto to recognise it.")] = "auto",
-    n_domains: Annotated[
-        int | None, typer.Option(help="Number of domains; chosen from the data if not given.")
-    ] = None,
+    n_domains: Annotated[int | None, typer.Option(help="Number of domains; chosen from the data if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    image: Annotated[
-        Path | None, typer.Option(help="H&E image to use in place of the one beside the counts.")
-    ] = None,
-    image_scale: Annotated[
-        float | None, typer.Option(help="Image pixels per unit of the coordinates.")
-    ] = None,
-    um_per_unit: Annotated[
-        float | None, typer.Option(help="Micrometres per unit of the coordinates.")
-    ] = None,
+    image: Annotated[Path | None, typer.Option(help="H&E image to use in place of the one beside the counts.")] = None,
+    image_scale: Annotated[float | None, typer.Option(help="Image pixels per unit of the coordinates.")] = None,
+    um_per_unit: Annotated[float | None, typer.Option(help="Micrometres per unit of the coordinates.")] = None,
     max_megapixels: Annotated[float, typer.Option(help="Largest image that is opened.")] = 500.0,
     min_counts: Annotated[float, typer.Option(help="Spots with fewer counts are dropped.")] = 1,
     encoder: Annotated[str, typer.Option(help="Morphology encoder, or none.")] = "texture",

@@ -174,9 +174,7 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
 
     xy = _adapt.xy_um(adata)
     names = [_keys.DOMAIN, _keys.DOMAIN + _keys.CONFIDENCE_SUFFIX]
-    quality = [
-        c for c in ("total_counts", "n_genes_by_counts", "pct_counts_mt", "low_counts") if c in adata.obs
-    ]
+    quality = [c for c in ("total_counts", "n_genes_by_counts", "pct_counts_mt", "low_counts") if c in adata.obs]
     spots = pd.DataFrame({"spot": adata.obs_names, "x_um": xy[:, 0], "y_um": xy[:, 1]})
     for column in [*names, *quality]:
         spots[column] = adata.obs[column].to_numpy()
@@ -206,7 +204,7 @@ def safe_csv(table: Any) -> Any:
 
     table = table.copy()
     for column in table.columns:
-        if not (table[column].dtype.kind in "biufc"):
+        if table[column].dtype.kind not in "biufc":
             table[column] = [inert(v) for v in table[column].astype(object)]
     return table
 
@@ -274,9 +272,7 @@ def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# What made these results. Repeat the run with: smeld replay run.toml"]
     for name, content in sections.items():
         lines += ["", f"[{name}]"]
-        lines += [
-            f"{json.dumps(key, ensure_ascii=True)} = {_toml_value(value)}" for key, value in content.items()
-        ]
+        lines += [f"{json.dumps(key, ensure_ascii=True)} = {_toml_value(value)}" for key, value in content.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -343,8 +339,6 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
         old, new = before.get(name, "absent"), after.get(name, "absent")
         if old != new:
             lines.append(
-                name
-                if str(old).startswith("sha256:") and str(new).startswith("sha256:")
-                else f"{name}: {old} -> {new}"
+                name if str(old).startswith("sha256:") and str(new).startswith("sha256:") else f"{name}: {old} -> {new}"
             )
     return lines

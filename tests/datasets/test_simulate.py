@@ -118,9 +118,7 @@ def test_sections_share_the_organ_and_nothing_else() -> None:
     assert np.std(ratio) == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    "options", [{"layout": "lattice"}, {"layout": "cells", "tissue": "branched", "image": False}]
-)
+@pytest.mark.parametrize("options", [{"layout": "lattice"}, {"layout": "cells", "tissue": "branched", "image": False}])
 def test_survives_h5ad(options: dict[str, Any], tmp_path: Path) -> None:
     a = sm.datasets.simulate(200, 100, **options)
     a.write_h5ad(tmp_path / "a.h5ad")
@@ -183,9 +181,7 @@ def test_bad_options_are_refused_with_the_cure(bad: dict[str, Any], says: str) -
 )
 def test_options_at_the_limit_work(good: dict[str, Any]) -> None:
     a = sm.datasets.simulate(**{**GOOD, **good})
-    assert a.obs["truth_domain"].nunique() == good.get(
-        "n_domains", 6 if good.get("tissue") == "nested" else 7
-    )
+    assert a.obs["truth_domain"].nunique() == good.get("n_domains", 6 if good.get("tissue") == "nested" else 7)
     assert len(a.uns["truth_pairs"]) == 2 * good.get("n_pairs", good.get("n_genes", 40) // 40)
     assert a.X.sum() > 0
 

@@ -43,9 +43,7 @@ def _features(a: anndata.AnnData, tile_um: float) -> np.ndarray:
 def test_the_dial_turns_information_on(layout: Any, tissue: Any, tile_um: float, clear: float) -> None:
     accuracy = []
     for information in (0.0, 0.5, 1.0):
-        a = sm.datasets.simulate(
-            1500, 40, layout=layout, tissue=tissue, seed=1, image_information=information
-        )
+        a = sm.datasets.simulate(1500, 40, layout=layout, tissue=tissue, seed=1, image_information=information)
         truth = a.obs["truth_domain"]
         model = make_pipeline(StandardScaler(), KNeighborsClassifier(25))
         accuracy.append(cross_val_score(model, _features(a, tile_um), truth.to_numpy(), cv=4).mean())
@@ -57,9 +55,7 @@ def test_the_dial_turns_information_on(layout: Any, tissue: Any, tile_um: float,
 
 def test_the_picture_is_as_lively_without_information() -> None:
     told, untold = (
-        sm.datasets.simulate(800, 40, seed=3, image_information=w).uns["spatial"]["simulated"]["images"][
-            "hires"
-        ]
+        sm.datasets.simulate(800, 40, seed=3, image_information=w).uns["spatial"]["simulated"]["images"]["hires"]
         for w in (1.0, 0.0)
     )
     assert told.shape == untold.shape
@@ -90,9 +86,7 @@ def test_nuclei_lie_where_the_cells_are() -> None:
     assert np.median(at) < np.median(beside) - 60
 
 
-@pytest.mark.parametrize(
-    ("layout", "n"), [("lattice", 150), ("lattice", 20_000), ("cells", 150), ("cells", 50_000)]
-)
+@pytest.mark.parametrize(("layout", "n"), [("lattice", 150), ("lattice", 20_000), ("cells", 150), ("cells", 50_000)])
 def test_the_picture_is_bounded(layout: Any, n: int) -> None:
     a = sm.datasets.simulate(n, 20, layout=layout)
     picture = _adapt.image(a)

@@ -282,9 +282,7 @@ def _smoothed(z: np.ndarray, near: np.ndarray, alpha: float) -> np.ndarray:
     return splu((sparse.eye(n) + alpha / k * laplacian).tocsc()).solve(z)
 
 
-@pytest.mark.parametrize(
-    ("layout", "tissue"), [("lattice", "layered"), ("lattice", "nested"), ("cells", "branched")]
-)
+@pytest.mark.parametrize(("layout", "tissue"), [("lattice", "layered"), ("lattice", "nested"), ("cells", "branched")])
 def test_smoothing_and_mixture_clearly_beat_pca_with_kmeans(layout: Any, tissue: Any) -> None:
     a = sm.datasets.simulate(layout=layout, tissue=tissue, seed=0, image=False)
     x = a.X.toarray()

@@ -142,9 +142,7 @@ def write_positions(path: Path, sec: Section, *, header: bool) -> None:
         frame.to_csv(path, index=False, header=header)
 
 
-def write_matrix(
-    folder: Path, sec: Section, *, kind: str = "filtered_h5", types: list[str] | None = None
-) -> None:
+def write_matrix(folder: Path, sec: Section, *, kind: str = "filtered_h5", types: list[str] | None = None) -> None:
     where, form = kind.split("_")
     keep = sec.in_tissue == 1 if where == "filtered" else np.ones(len(sec.barcodes), dtype=bool)
     barcodes = [b for b, k in zip(sec.barcodes, keep) if k]
@@ -212,9 +210,7 @@ def legacy(
     frame.index = [f"{a}x{b}" for a, b in zip(x, y)]
     frame.sample(frac=1, random_state=seed).to_csv(folder / f"{sample}_selection.tsv", sep="\t", index=False)
     spots = frame.index[: len(frame) - without_counts]
-    counts = pd.DataFrame(
-        rng.poisson(3, (len(spots), 8)) + 1, index=spots, columns=[f"G{k}" for k in range(8)]
-    )
+    counts = pd.DataFrame(rng.poisson(3, (len(spots), 8)) + 1, index=spots, columns=[f"G{k}" for k in range(8)])
     counts.to_csv(folder / f"{sample}.tsv.gz", sep="\t")
     text = ""
     if labels:

@@ -56,9 +56,7 @@ def test_names_with_decimals_are_rounded(tmp_path: Path) -> None:
     file = tmp_path / "s/S1.tsv.gz"
     one = sm.read(tmp_path / "s")
     counts = pd.read_csv(file, sep="\t", index_col=0)
-    counts.index = [
-        f"{float(x) + 0.021:.3f}x{float(y) - 0.03:.3f}" for x, y in (n.split("x") for n in counts.index)
-    ]
+    counts.index = [f"{float(x) + 0.021:.3f}x{float(y) - 0.03:.3f}" for x, y in (n.split("x") for n in counts.index)]
     counts.to_csv(file, sep="\t")
     two = sm.read(tmp_path / "s")
     assert one.obs_names.equals(two.obs_names)

@@ -138,9 +138,7 @@ def test_what_smeld_wrote_is_read_back(tmp_path: Path) -> None:
     assert (one.X != two.X).nnz == 0
     assert np.allclose(one.obsm["spatial_um"], two.obsm["spatial_um"], rtol=1e-12)
     assert list(two.uns["spatial"]) == ["s"]
-    assert np.array_equal(
-        one.uns["spatial"]["s"]["images"]["hires"], two.uns["spatial"]["s"]["images"]["hires"]
-    )
+    assert np.array_equal(one.uns["spatial"]["s"]["images"]["hires"], two.uns["spatial"]["s"]["images"]["hires"])
     assert _adapt.metadata(two)[_keys.META_PLATFORM] == "visium"
 
 

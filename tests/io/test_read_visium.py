@@ -106,9 +106,7 @@ def test_turned_moved_and_rescaled_sections_have_the_same_distances(
 ) -> None:
     sec = _make.section(angle=angle, flip=flip, um_per_px=um_per_px, shift=shift)
     adata = sm.read(_make.spaceranger(tmp_path_factory.mktemp("turn") / "s", sec))
-    assert np.allclose(
-        distances(adata.obsm["spatial_um"]), distances(sec.um[sec.in_tissue == 1]), rtol=1e-6, atol=1e-4
-    )
+    assert np.allclose(distances(adata.obsm["spatial_um"]), distances(sec.um[sec.in_tissue == 1]), rtol=1e-6, atol=1e-4)
     # one isotropic factor, same orientation
     ratio = adata.obsm["spatial_um"] / adata.obsm["spatial"]
     assert np.ptp(ratio) < 1e-9 * ratio.max()
@@ -292,9 +290,7 @@ BAD = {
     "negative counts": (lambda f: _counts(f, lambda c: c - 2), "counts cannot be negative"),
     "all zero": (lambda f: _counts(f, lambda c: c * 0), "nothing but zeros"),
     "no gene in matrix": (
-        lambda f: _make.write_matrix(
-            f, _make.replace(_make.section(), genes=[], counts=np.zeros((56, 0), dtype=int))
-        ),
+        lambda f: _make.write_matrix(f, _make.replace(_make.section(), genes=[], counts=np.zeros((56, 0), dtype=int))),
         "holds no gene expression",
     ),
     "single spot": (_only_one_spot, "at least 2 spots"),

@@ -41,15 +41,11 @@ def test_dlpfc(shared_data: Path, name: str, n_spots: int, n_genes: int) -> None
     d = neighbour_um(adata)
     assert len(d) > 2.8 * n_spots
     assert d.mean() == pytest.approx(100, abs=0.1)
-    assert (
-        np.abs(d - 100).max() < 1.5
-    )  # pixels are whole numbers, 0.72 um wide; the two axes differ by 0.46 %
+    assert np.abs(d - 100).max() < 1.5  # pixels are whole numbers, 0.72 um wide; the two axes differ by 0.46 %
     # an independent join: the table of truth and the positions file, by barcode
     truth = pd.read_csv(folder / "truth.tsv", sep="\t", index_col=0)
     assert set(adata.obs_names) == set(truth.index)
-    place = pd.read_csv(folder / "spatial/tissue_positions_list.csv", header=None, index_col=0).loc[
-        adata.obs_names
-    ]
+    place = pd.read_csv(folder / "spatial/tissue_positions_list.csv", header=None, index_col=0).loc[adata.obs_names]
     assert np.array_equal(adata.obsm["spatial"], place[[5, 4]])
     # depth of the variable genes follows that of the whole transcriptome
     depth = np.asarray(adata.X.sum(axis=1)).ravel()

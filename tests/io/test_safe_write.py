@@ -25,9 +25,7 @@ def adata(tmp_path: Path) -> anndata.AnnData:
     read = sm.read(_make.spaceranger(tmp_path / "section", _make.section()))
     read.obs["word"] = ["a", "b"] * 25
     read.obs["kind"] = pd.Categorical(["x", None] * 25)
-    read.obsm["morph_t"] = pd.DataFrame(
-        np.arange(100.0).reshape(50, 2), index=read.obs_names, columns=["f", "g"]
-    )
+    read.obsm["morph_t"] = pd.DataFrame(np.arange(100.0).reshape(50, 2), index=read.obs_names, columns=["f", "g"])
     return read
 
 
@@ -70,9 +68,7 @@ def test_same_content_same_bytes(tmp_path: Path, adata: anndata.AnnData) -> None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_an_exception_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "x.txt"
     target.write_text("old")
     with pytest.raises(error), replacing(target) as temporary:

@@ -57,9 +57,7 @@ def test_local_mean_equals_the_dense_gaussian_mean(seed: int, sd_um: float) -> N
 
 def test_local_mean_of_a_constant_is_that_constant() -> None:
     xy = np.random.default_rng(0).uniform(0, 1000, (50, 2))
-    assert fields.local_mean(np.full(50, 3.0, np.float32), xy, 40.0) == pytest.approx(
-        np.full(50, 3.0), rel=1e-5
-    )
+    assert fields.local_mean(np.full(50, 3.0, np.float32), xy, 40.0) == pytest.approx(np.full(50, 3.0), rel=1e-5)
 
 
 @given(st.integers(0, 100), st.booleans())

@@ -34,9 +34,7 @@ def test_cooccurrence_agrees_with_skimage_where_the_disk_does_not_matter(monkeyp
     contrast, homogeneity, entropy = tx.haralick(joint)
     for i, one in enumerate(stack):
         grey = np.clip(one * tx.GREY_LEVELS / top, 0, tx.GREY_LEVELS - 1).astype(np.uint8)
-        counts = graycomatrix(
-            grey, [3], [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4], tx.GREY_LEVELS, symmetric=True
-        )
+        counts = graycomatrix(grey, [3], [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4], tx.GREY_LEVELS, symmetric=True)
         pooled = counts.sum(axis=3, keepdims=True)
         assert contrast[i] == pytest.approx(graycoprops(pooled, "contrast")[0, 0])
         assert homogeneity[i] == pytest.approx(graycoprops(pooled, "homogeneity")[0, 0])
@@ -77,9 +75,7 @@ def test_gradient_energy_of_a_ramp_is_its_slope():
 
 def test_percentiles_are_observed_values():
     values = np.random.default_rng(0).random((6, 101)).astype(np.float32)
-    assert tx.percentiles(values, (10, 50, 90)) == pytest.approx(
-        np.percentile(values, (10, 50, 90), axis=1).T
-    )
+    assert tx.percentiles(values, (10, 50, 90)) == pytest.approx(np.percentile(values, (10, 50, 90), axis=1).T)
 
 
 def test_thirds_are_block_means():

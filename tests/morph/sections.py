@@ -11,9 +11,7 @@ H = np.array([0.65, 0.70, 0.29])
 E = np.array([0.07, 0.99, 0.11])
 
 
-def he_image(
-    height: int = 240, width: int = 240, *, um_per_px: float = 1.0, seed: int = 0
-) -> NDArray[np.uint8]:
+def he_image(height: int = 240, width: int = 240, *, um_per_px: float = 1.0, seed: int = 0) -> NDArray[np.uint8]:
     """Eosin all over, dark round nuclei, twice as many per area in the left half; a white corner."""
     rng = np.random.default_rng(seed)
     haematoxylin = np.zeros((height, width))

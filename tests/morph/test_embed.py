@@ -153,9 +153,7 @@ def test_what_the_resolution_cannot_support_is_left_out_and_said():
     names = set(result.features)
     assert "haematoxylin_mean" in names
     assert not any("nuclear" in name or name.endswith("um") for name in names)
-    assert "texture" in result.left_out[0] and "texture" in str(
-        coarse.uns["smeld"][result.key]["params"]["left_out"]
-    )
+    assert "texture" in result.left_out[0] and "texture" in str(coarse.uns["smeld"][result.key]["params"]["left_out"])
     assert any("cannot show" in warning for warning in _keys.kept_warnings(coarse))
     with pytest.warns(sm.SmeldWarning, match="density and size of nuclei"):
         middling = sm.morph.embed(section(IMAGE, XY, um_per_px=3.2), tile_um=160).features
@@ -253,9 +251,7 @@ def test_a_fixed_size_encoder_gets_its_tiles(monkeypatch):
     encoders["texture"]  # the folder is loaded before the patch
     with monkeypatch.context() as patch:
         patch.setattr(encoders, "_cards", dict(encoders._cards))
-        encoders.add("mean", license="BSD-3-Clause", gated=False, um_per_px=2.0, tile_px=32, dim=3)(
-            mean_colour
-        )
+        encoders.add("mean", license="BSD-3-Clause", gated=False, um_per_px=2.0, tile_px=32, dim=3)(mean_colour)
         adata = section(IMAGE, XY)
         result = sm.morph.embed(adata, "mean", device="cpu")
         with pytest.warns(sm.SmeldWarning, match="made for 2"):

@@ -82,8 +82,6 @@ def test_a_tiles_features_depend_on_that_tile_alone(name, random_tiles):
     # neural encoders may round differently in batches of another size
     close = {"rtol": 1e-4, "atol": 1e-5}
     np.testing.assert_array_equal(whole, encode(tiles))
-    np.testing.assert_allclose(
-        np.concatenate([encode(tiles[i : i + 1]) for i in range(len(tiles))]), whole, **close
-    )
+    np.testing.assert_allclose(np.concatenate([encode(tiles[i : i + 1]) for i in range(len(tiles))]), whole, **close)
     np.testing.assert_allclose(encode(np.ascontiguousarray(tiles[::-1]))[::-1], whole, **close)
     np.testing.assert_allclose(encoders[name](spec_for(name))(tiles), whole, **close)

@@ -50,18 +50,14 @@ def cell_types(plan: Plan, domain: Ints) -> Cells:
     mixtures = _mixtures(plan)
     rng, n = plan.rng("types"), len(domain)
     if plan.layout.cells == 1.0:
-        drawn = (
-            (rng.random(n)[:, None] > np.cumsum(mixtures, axis=1)[domain, :-1]).sum(axis=1).astype(np.int32)
-        )
+        drawn = (rng.random(n)[:, None] > np.cumsum(mixtures, axis=1)[domain, :-1]).sum(axis=1).astype(np.int32)
         shares = np.zeros((n, plan.n_cell_types))
         shares[np.arange(n), drawn] = 1.0
         return Cells(drawn, shares, np.ones(n, dtype=np.int32), mixtures)
     own = rng.standard_gamma(_SPOT_CONCENTRATION * mixtures[domain] + 1e-3)
     n_cells = 1 + rng.poisson(plan.layout.cells - 1, n)
     types = rng.multinomial(n_cells, own / own.sum(axis=1, keepdims=True))
-    return Cells(
-        types.argmax(axis=1).astype(np.int32), types / n_cells[:, None], n_cells.astype(np.int32), mixtures
-    )
+    return Cells(types.argmax(axis=1).astype(np.int32), types / n_cells[:, None], n_cells.astype(np.int32), mixtures)
 
 
 def _mixtures(plan: Plan) -> Doubles:
@@ -233,9 +229,7 @@ def _batch(plan: Plan) -> Doubles:
     return plan.rng("batch").normal(0.0, 1.0, plan.n_genes) * sd
 
 
-def _assembled(
-    parts: list[tuple[Floats, Ints, NDArray[np.int64]]], shape: tuple[int, int]
-) -> sparse.csr_matrix:
+def _assembled(parts: list[tuple[Floats, Ints, NDArray[np.int64]]], shape: tuple[int, int]) -> sparse.csr_matrix:
     """The blocks as one CSR matrix. Values first, then columns: only one of them is held twice."""
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([nnz for _, _, nnz in parts]))])
     if indptr[-1] < np.iinfo(np.int32).max:

@@ -81,9 +81,7 @@ Row = tuple[str, str, str, str]  # name, role, target, covariate
 def _cast(plan: Plan, branches: tuple[str, ...]) -> list[Row]:
     """Who plays what: (name, role, target, covariate) of each gene, role by role."""
     n = {role: max(2, round(share * plan.n_genes)) for role, share in _SHARES.items()}
-    rows: list[Row] = [
-        (f"MT-{g}", "mitochondrial", "", "mitochondrial") for g in MITOCHONDRIAL[: n["mitochondrial"]]
-    ]
+    rows: list[Row] = [(f"MT-{g}", "mitochondrial", "", "mitochondrial") for g in MITOCHONDRIAL[: n["mitochondrial"]]]
     rows += _numbered("DOM", "marker", plan.n_domains, n["marker"], "D")
     rows += _numbered("TYPE", "cell_type", plan.n_cell_types, n["cell_type"], "T")
     shapes = [*TRAJECTORY_SHAPES, *(branches[1:] if plan.tissue == "branched" else ())]

@@ -112,9 +112,7 @@ def _at_least(name: str, value: float, low: float, high: float = math.inf) -> No
 
 def _whole(name: str, value: int, low: int, high: float = math.inf) -> int:
     if isinstance(value, bool) or int(value) != value:
-        raise _check.problem(
-            f"{name} must be a whole number", found=f"{name}={value!r}", cure=f"change {name}="
-        )
+        raise _check.problem(f"{name} must be a whole number", found=f"{name}={value!r}", cure=f"change {name}=")
     _at_least(name, value, low, high)
     return int(value)
 

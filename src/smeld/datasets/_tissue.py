@@ -229,9 +229,7 @@ def build(plan: Plan) -> tuple[Tissue, Doubles, Ints]:
     return tissue, xy, index
 
 
-def _wobble(
-    plan: Plan, bounds: Bounds, shared: np.random.Generator
-) -> tuple[tuple[GridField, GridField], ...]:
+def _wobble(plan: Plan, bounds: Bounds, shared: np.random.Generator) -> tuple[tuple[GridField, GridField], ...]:
     """Displacement in sides of the section; most of it is the organ's, some of it the section's own."""
     own = plan.rng("wobble")
 

@@ -72,9 +72,7 @@ def fuse(
     order = _adapt.canonical_order(adata)
     neighbours = _neighbours(adata, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
     morph_key = _morphology_key(adata, morphology)
-    features = (
-        None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64))
-    )
+    features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64))
     if method == "sme":
         options.setdefault("log_transform", _needs_log(adata, counts))
     try:
@@ -155,9 +153,7 @@ def _needs_log(adata: Any, counts: sparse.csr_matrix) -> bool:
     if _adapt.are_counts(counts):
         return True
     logged = bool(counts.data.max() < LARGEST_LOG)
-    done = (
-        "taken as log-normalised already" if logged else "normalised by their sum and logged, as counts are"
-    )
+    done = "taken as log-normalised already" if logged else "normalised by their sum and logged, as counts are"
     _check.warn(
         f"X holds values that are not whole numbers: they are {done}; what rests on count statistics "
         "(count splitting, dispersion) does not apply. Give raw counts if you have them.",

@@ -22,14 +22,10 @@ N_GENES, N_COMPONENTS = 3000, 30
 def choose_weights(**given: float | None) -> dict[str, float]:
     """The weights to use: what was given, else the fixed defaults. The place where evidence from the data comes in."""
     defaults = {"alpha": ALPHA, "gamma": GAMMA, "eta": ETA}
-    return {
-        name: defaults[name] if given.get(name) is None else float(given[name] or 0.0) for name in defaults
-    }
+    return {name: defaults[name] if given.get(name) is None else float(given[name] or 0.0) for name in defaults}
 
 
-@fusions.add(
-    "sme", cite="smeld; S x M x E normalisation after Pham et al. 2023, doi:10.1038/s41467-023-43120-6"
-)
+@fusions.add("sme", cite="smeld; S x M x E normalisation after Pham et al. 2023, doi:10.1038/s41467-023-43120-6")
 def sme(
     counts: sparse.csr_matrix,
     morphology: NDArray[np.floating] | None,
@@ -52,9 +48,7 @@ def sme(
     in an edge's weight, ``sigma_um`` the spatial bandwidth (default: the median distance of neighbours).
     """
     log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
-    embedded = expression.embed(
-        log_counts, graph.connectivities, n_genes=n_genes, n_components=n_components, seed=seed
-    )
+    embedded = expression.embed(log_counts, graph.connectivities, n_genes=n_genes, n_components=n_components, seed=seed)
     use = choose_weights(alpha=alpha, gamma=gamma, eta=eta)
     if morphology is None:
         use["gamma"] = 0.0

@@ -80,13 +80,9 @@ def numeric(frame: pd.DataFrame, column: str, *, where: str) -> NDArray[np.float
     import pandas as pd
 
     text = frame[column].astype("string").str.strip()
-    values: NDArray[np.float64] = pd.to_numeric(text, errors="coerce").to_numpy(
-        dtype=np.float64, na_value=np.nan
-    )
+    values: NDArray[np.float64] = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     words = text[
-        np.isnan(values)
-        & text.notna().to_numpy()
-        & ~text.str.lower().isin(["", "nan", "na"]).fillna(True).to_numpy()
+        np.isnan(values) & text.notna().to_numpy() & ~text.str.lower().isin(["", "nan", "na"]).fillna(True).to_numpy()
     ]
     if len(words):
         raise _check.problem(

@@ -63,9 +63,7 @@ def fit(lattice_um: F64, pixels: F64) -> LatticeFit:
     if len(pixels) < 2 or np.ptp(lattice_um, axis=0).max() == 0 or np.ptp(pixels, axis=0).max() == 0:
         raise _check.problem(
             "micrometres cannot be taken from the lattice",
-            found=f"{len(pixels)} spots, all at one place"
-            if len(pixels)
-            else "no spot with finite coordinates",
+            found=f"{len(pixels)} spots, all at one place" if len(pixels) else "no spot with finite coordinates",
             cure="give --um-per-unit (um_per_unit=), or the whole positions file",
         )
     design = np.column_stack([lattice_um - lattice_um.mean(axis=0), np.ones(len(pixels))])

@@ -46,9 +46,7 @@ def read_h5(path: Path) -> Matrix10x:
         features = group["features"]
         n_features, n_barcodes = (int(n) for n in group["shape"][:])
         barcodes, ids, names = _text(group["barcodes"]), _text(features["id"]), _text(features["name"])
-        types = (
-            _text(features["feature_type"]) if "feature_type" in features else np.full(len(ids), EXPRESSION)
-        )
+        types = _text(features["feature_type"]) if "feature_type" in features else np.full(len(ids), EXPRESSION)
         parts = (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:])
         counts = sparse.csr_matrix(parts, shape=(n_barcodes, n_features))
         counts.check_format(full_check=True)

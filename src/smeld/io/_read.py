@@ -99,13 +99,9 @@ def _existing(path: str | Path, what: str) -> Path:
     found = Path(path).expanduser()
     if not found.exists():
         nearest = next((p for p in found.absolute().parents if p.exists()), Path("/"))
-        raise _check.problem(
-            f"{what} {path} does not exist", found=f"{nearest} exists", cure="check the path"
-        )
+        raise _check.problem(f"{what} {path} does not exist", found=f"{nearest} exists", cure="check the path")
     if found.is_dir() and not any(found.iterdir()):
-        raise _check.problem(
-            f"{what} folder {path} is empty", cure="give the folder with the section's files"
-        )
+        raise _check.problem(f"{what} folder {path} is empty", cure="give the folder with the section's files")
     return found.resolve()
 
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 F64 = NDArray[np.float64]
 
-UNIT_UNKNOWN = (
-    "the unit of the coordinates is not known: 1 um is assumed; give --um-per-unit (um_per_unit=) if not"
-)
+UNIT_UNKNOWN = "the unit of the coordinates is not known: 1 um is assumed; give --um-per-unit (um_per_unit=) if not"
 
 
 def assemble(

@@ -59,9 +59,7 @@ def write(adata: AnnData, path: str | Path) -> None:
     ):
         warnings.simplefilter("ignore", FutureWarning)
         # strings stay strings: anndata would else turn them into categories in the caller's own table
-        adata.write_h5ad(
-            temporary, compression="gzip", compression_opts=1, convert_strings_to_categoricals=False
-        )
+        adata.write_h5ad(temporary, compression="gzip", compression_opts=1, convert_strings_to_categoricals=False)
 
 
 def _verify(path: Path, adata: AnnData) -> None:
@@ -73,9 +71,7 @@ def _verify(path: Path, adata: AnnData) -> None:
         written = anndata.read_h5ad(path, backed="r")
     try:
         same = written.shape == adata.shape
-        same = (
-            same and written.obs_names.equals(adata.obs_names) and written.var_names.equals(adata.var_names)
-        )
+        same = same and written.obs_names.equals(adata.obs_names) and written.var_names.equals(adata.var_names)
         same = same and list(written.obs.columns) == list(adata.obs.columns)
         same = same and all(set(getattr(written, part)) == set(getattr(adata, part)) for part in _PARTS)
         same = same and _same_matrix(written.X, adata.X)

@@ -45,9 +45,7 @@ def h5ad(path: Path, options: ReadOptions) -> AnnData:
     name = _library(adata, path)
     entry = _section.add_library(adata, name, platform="h5ad", um_per_unit=um_per_unit)
     needed = tuple(f"tissue_{k}_scalef" for k in ("hires", "lowres") if k in entry["images"])
-    entry["scalefactors"].update(
-        _pictures.check_factors(entry["scalefactors"], needed, where='uns["spatial"]')
-    )
+    entry["scalefactors"].update(_pictures.check_factors(entry["scalefactors"], needed, where='uns["spatial"]'))
     _check_image_file(adata, entry["metadata"], options)
     if options.image is not None:
         _pictures.attach(adata, entry, options.image, options=options)
@@ -59,9 +57,7 @@ def _load(path: Path) -> AnnData:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of anndata's, about names and old layouts: both are dealt with here
+            warnings.simplefilter("ignore")  # of anndata's, about names and old layouts: both are dealt with here
             return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds; all mean: not a readable h5ad
         reason = f"{type(error).__name__}: {str(error)[:100]}"
@@ -75,9 +71,7 @@ def _load(path: Path) -> AnnData:
 def _positions(adata: AnnData) -> F64:
     cure = 'store x, y in obsm["spatial"]'
     if _keys.SPATIAL not in adata.obsm:
-        raise _check.problem(
-            'obsm["spatial"] is missing', found=f"obsm has {_check.listed(adata.obsm)}", cure=cure
-        )
+        raise _check.problem('obsm["spatial"] is missing', found=f"obsm has {_check.listed(adata.obsm)}", cure=cure)
     try:
         xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)
     except (TypeError, ValueError):
@@ -143,11 +137,7 @@ def _lattice_of(adata: AnnData, xy: F64) -> float | None:
         found = _lattice.fit(_lattice.hexagonal_um(row, col), xy)
     except ValueError:  # words, or spots all in one place
         return None
-    if (
-        found.rms_um > _MAX_MISFIT_UM
-        or found.anisotropy > _lattice.MAX_ANISOTROPY
-        or found.n_outliers > 0.05 * len(xy)
-    ):
+    if found.rms_um > _MAX_MISFIT_UM or found.anisotropy > _lattice.MAX_ANISOTROPY or found.n_outliers > 0.05 * len(xy):
         return None
     return found.um_per_unit
 

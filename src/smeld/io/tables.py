@@ -64,9 +64,7 @@ def tables(path: Path, options: ReadOptions) -> AnnData:
         spots=[s for s, k in zip(spots, keep) if k], genes=genes,
         obs=_obs(places, rows[keep], exclude=(ids, x, y)),
     )  # fmt: skip
-    entry = _section.add_library(
-        adata, _section.library_name(path.name), platform="tables", um_per_unit=um_per_unit
-    )
+    entry = _section.add_library(adata, _section.library_name(path.name), platform="tables", um_per_unit=um_per_unit)
     _warn(
         adata,
         unit_known=options.um_per_unit is not None or (x, y) in _XY_UM,
@@ -109,9 +107,7 @@ def _xy_columns(places: pd.DataFrame, where: str) -> tuple[str, str]:
     )
 
 
-def _identifiers(
-    places: pd.DataFrame, counts: _delimited.NamedMatrix, *, exclude: tuple[str, str]
-) -> tuple[str, bool]:
+def _identifiers(places: pd.DataFrame, counts: _delimited.NamedMatrix, *, exclude: tuple[str, str]) -> tuple[str, bool]:
     """The column of ``places`` that names spots, and whether spots are the rows of the counts: most matches
     win."""
     best: tuple[int, str, bool] = (0, "", True)
@@ -132,17 +128,13 @@ def _identifiers(
     return best[1], best[2]
 
 
-def _oriented(
-    counts: _delimited.NamedMatrix, *, on_rows: bool
-) -> tuple[list[str], list[str], NDArray[np.float32]]:
+def _oriented(counts: _delimited.NamedMatrix, *, on_rows: bool) -> tuple[list[str], list[str], NDArray[np.float32]]:
     if on_rows:
         return [r.strip() for r in counts.rows], counts.columns, counts.values
     return counts.columns, counts.rows, counts.values.T
 
 
-def _obs(
-    places: pd.DataFrame, rows: NDArray[np.intp], *, exclude: tuple[str, ...]
-) -> dict[str, NDArray[np.object_]]:
+def _obs(places: pd.DataFrame, rows: NDArray[np.intp], *, exclude: tuple[str, ...]) -> dict[str, NDArray[np.object_]]:
     """Further named columns: numbers where all cells are numbers, else words."""
     import pandas as pd
 

@@ -43,9 +43,7 @@ def visium(path: Path, options: ReadOptions) -> AnnData:
     _refuse_hd(outs)
     matrix, raw = _read_matrix(outs)
     if not len(matrix.barcodes):
-        raise _check.problem(
-            "the matrix is empty", found="0 barcodes", cure="give the matrix of a whole section"
-        )
+        raise _check.problem("the matrix is empty", found="0 barcodes", cure="give the matrix of a whole section")
     positions = _positions.read(outs / "spatial")
     _section.refuse_repeated(matrix.barcodes.tolist(), "barcodes of the matrix")
     _section.refuse_repeated(positions.barcodes, "barcodes of the positions file")
@@ -118,9 +116,7 @@ def _read_matrix(outs: Path) -> tuple[Matrix10x, bool]:
 
 def _refuse_strangers(matrix: Matrix10x, positions: Positions, rows: NDArray[np.intp]) -> None:
     if not (rows >= 0).any():
-        examples = [
-            _check.listed(names, 1).split(" and ")[0] for names in (matrix.barcodes, positions.barcodes)
-        ]
+        examples = [_check.listed(names, 1).split(" and ")[0] for names in (matrix.barcodes, positions.barcodes)]
         raise _check.problem(
             "barcodes of the matrix and of the positions file do not match",
             found=f"none of {len(rows)} in common, such as {examples[0]} and {examples[1]}",
@@ -155,9 +151,7 @@ def _table(
         counts, positions.xy[at], um_per_unit=um_per_unit, spots=matrix.barcodes[keep].tolist(),
         genes=symbols.tolist(), gene_ids=matrix.ids[genes].tolist(), obs=_whole_numbers(positions, at),
     )  # fmt: skip
-    _section.add_library(
-        adata, name, platform="visium", um_per_unit=um_per_unit, spot_um=_lattice.VISIUM_SPOT_UM
-    )
+    _section.add_library(adata, name, platform="visium", um_per_unit=um_per_unit, spot_um=_lattice.VISIUM_SPOT_UM)
     for message in messages:
         _check.warn(message, adata)
     return adata
@@ -179,13 +173,9 @@ def _whole_numbers(positions: Positions, at: NDArray[np.intp]) -> dict[str, NDAr
 
 def _warn_dropped(adata: AnnData, *, n_strangers: int, raw: bool) -> None:
     if n_strangers:
-        _check.warn(
-            f"{n_strangers} barcodes of the matrix are not in the positions file: they were left out", adata
-        )
+        _check.warn(f"{n_strangers} barcodes of the matrix are not in the positions file: they were left out", adata)
     if raw:
-        _check.warn(
-            "only the raw matrix was found: the spots under tissue (in_tissue = 1) were taken from it", adata
-        )
+        _check.warn("only the raw matrix was found: the spots under tissue (in_tissue = 1) were taken from it", adata)
 
 
 def _add_proteins(adata: AnnData, matrix: Matrix10x, keep: NDArray[np.bool_]) -> None:
@@ -194,9 +184,7 @@ def _add_proteins(adata: AnnData, matrix: Matrix10x, keep: NDArray[np.bool_]) ->
 
     for kind in sorted(set(matrix.types.tolist()) - {EXPRESSION}):
         columns = matrix.types == kind
-        key = (
-            "protein" if kind == "Antibody Capture" else _section.library_name(kind.lower().replace(" ", "_"))
-        )
+        key = "protein" if kind == "Antibody Capture" else _section.library_name(kind.lower().replace(" ", "_"))
         labels, _ = _section.unique_genes(pd.Index(matrix.names[columns], dtype=object))
         values = matrix.counts[keep][:, columns].toarray()
         adata.obsm[key] = pd.DataFrame(values, index=adata.obs_names, columns=labels)
@@ -210,9 +198,7 @@ def _add_images(adata: AnnData, outs: Path, options: ReadOptions, *, name: str) 
     entry = adata.uns[_keys.IMAGES][name]
     spatial = outs / "spatial"
     files = {k: found[0] for k in ("hires", "lowres") if (found := _images(spatial, f"tissue_{k}_image"))}
-    entry["scalefactors"].update(
-        _scale_factors(spatial / _FACTORS, tuple(f"tissue_{k}_scalef" for k in files))
-    )
+    entry["scalefactors"].update(_scale_factors(spatial / _FACTORS, tuple(f"tissue_{k}_scalef" for k in files)))
     _pictures.store(adata, entry, files, options=options)
     full = (
         [options.image]

@@ -20,7 +20,7 @@ SPOTS_PER_COMPONENT = 30
 
 
 class Embedding(NamedTuple):
-    """``scores`` float64 [n_obs, d]; the ``genes`` used (indices), their ``loadings`` [d, n_used], share of variance."""
+    """``scores`` float64 [n_obs, d]; the ``genes`` used (indices); their ``loadings`` [d, n_used]; variance shares."""
 
     scores: NDArray[np.float64]
     genes: NDArray[np.intp]

@@ -82,9 +82,7 @@ def _filter_norm(sd: float, reach: int) -> np.float32:
     return np.float32((ndimage.gaussian_filter1d(impulse, sd, truncate=_TRUNCATE) ** 2).sum())
 
 
-def fields_at(
-    xy_um: XY, length_um: float, seeds: Sequence[np.random.SeedSequence], *, n_jobs: int = 1
-) -> Floats:
+def fields_at(xy_um: XY, length_um: float, seeds: Sequence[np.random.SeedSequence], *, n_jobs: int = 1) -> Floats:
     """Independent Gaussian fields read at the positions, float32 [n, len(seeds)]; one seed a field.
 
     The result depends on the seeds alone, not on ``n_jobs``.

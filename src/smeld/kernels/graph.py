@@ -100,9 +100,7 @@ def _knn_pairs(xy_um: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]
     return np.stack([code // n, code % n], axis=1)
 
 
-def _from_pairs(
-    xy_um: NDArray[np.float64], pairs: NDArray[np.intp], kind: str, pitch: float | None
-) -> SpatialGraph:
+def _from_pairs(xy_um: NDArray[np.float64], pairs: NDArray[np.intp], kind: str, pitch: float | None) -> SpatialGraph:
     n = len(xy_um)
     i, j = pairs[:, 0], pairs[:, 1]
     d = np.hypot(xy_um[i, 0] - xy_um[j, 0], xy_um[i, 1] - xy_um[j, 1])

@@ -37,9 +37,7 @@ class Mixture:
         white, centres = x @ self.precision_root, self.means @ self.precision_root
         squared = (white**2).sum(1)[:, None] - 2 * white @ centres.T + (centres**2).sum(1)
         log_weights = np.log(np.maximum(self.weights, 1e-300))
-        return np.asarray(
-            -0.5 * (d * np.log(2 * np.pi) + np.maximum(squared, 0)) + self.log_det + log_weights
-        )
+        return np.asarray(-0.5 * (d * np.log(2 * np.pi) + np.maximum(squared, 0)) + self.log_det + log_weights)
 
     def predict_proba(self, x: Float) -> Float:
         """Posterior membership, float64 [n_obs, k], rows sum to 1."""
@@ -139,9 +137,7 @@ def fit(
         sample = white
         if len(white) > MAX_START_SAMPLE:
             sample = white[np.sort(rng_sample.choice(len(white), MAX_START_SAMPLE, replace=False))]
-        models = [
-            _one_start(sample, n_components, r, max_steps=max_steps, tolerance=tolerance) for r in rng_starts
-        ]
+        models = [_one_start(sample, n_components, r, max_steps=max_steps, tolerance=tolerance) for r in rng_starts]
         models.sort(key=lambda m: -m.log_likelihood)
         if sample is not white:
             models[0] = _run_em(white, models[0], max_steps=50, tolerance=1e-4)
@@ -162,6 +158,4 @@ def _unwhiten(model: Mixture, mean: Float, unmix: Float, mix: Float) -> Mixture:
     """The mixture in the coordinates of the data."""
     rank = unmix.shape[1]
     log_det = model.log_det + 0.5 * float(np.linalg.slogdet(unmix.T @ unmix)[1]) if rank else model.log_det
-    return replace(
-        model, means=model.means @ mix + mean, precision_root=unmix @ model.precision_root, log_det=log_det
-    )
+    return replace(model, means=model.means @ mix + mean, precision_root=unmix @ model.precision_root, log_det=log_det)

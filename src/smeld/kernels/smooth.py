@@ -29,9 +29,7 @@ def edge_similarity(features: NDArray[np.floating], graph: sparse.csr_matrix) ->
     exp(-|f_i - f_j|^2 / (2 s^2)), s^2 the median squared distance over the edges: unit-free, so that features may
     come on any scale. Features that do not differ at all give 1 everywhere.
     """
-    squared = _edge_squared_distance(
-        graph.indptr, graph.indices, np.ascontiguousarray(features, dtype=np.float64)
-    )
+    squared = _edge_squared_distance(graph.indptr, graph.indices, np.ascontiguousarray(features, dtype=np.float64))
     scale = float(np.median(squared)) if squared.size else 0.0
     if scale <= 0:
         return np.ones_like(squared)
@@ -77,9 +75,7 @@ def _system_times(indptr, indices, data, degree, alpha, x, out):  # type: ignore
                 out[i, f] -= w * x[j, f]
 
 
-def smooth(
-    weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: float, *, tolerance: float = 1e-6
-) -> Float:
+def smooth(weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: float, *, tolerance: float = 1e-6) -> Float:
     """Solve (I + alpha L) Z = X, L the Laplacian of ``weights``; X and Z float64 [n_obs, d].
 
     Jacobi-preconditioned Chebyshev iteration: linear in the number of edges, no inner products (so the result

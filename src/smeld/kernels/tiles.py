@@ -225,9 +225,7 @@ def resized(tiles: UInt8, out_px: int) -> UInt8:
     from PIL import Image
 
     made = [Image.fromarray(tile).resize((out_px, out_px), Image.Resampling.BICUBIC) for tile in tiles]
-    return (
-        np.stack([np.asarray(tile) for tile in made]) if made else np.empty((0, out_px, out_px, 3), np.uint8)
-    )
+    return np.stack([np.asarray(tile) for tile in made]) if made else np.empty((0, out_px, out_px, 3), np.uint8)
 
 
 def batches(

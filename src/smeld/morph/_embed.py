@@ -148,16 +148,12 @@ def _run(
     values = np.concatenate(blocks).astype(np.float32, copy=False)
     names = getattr(made, "names", ()) or tuple(f"{card.name}_{i}" for i in range(values.shape[1]))
     if values.shape != (len(xy_px), len(names)) or not np.isfinite(values).all():
-        raise RuntimeError(
-            f"encoder {card.name!r} broke its contract: finite features [{len(xy_px)}, {len(names)}]"
-        )
+        raise RuntimeError(f"encoder {card.name!r} broke its contract: finite features [{len(xy_px)}, {len(names)}]")
     columns = [cut.prefix + name for name in names]
     return pd.DataFrame(values, columns=columns), getattr(made, "left_out", "")
 
 
-def _replace_unseen(
-    adata: AnnData, features: pd.DataFrame, cuts: list[Cut], xy_px: NDArray[np.float64]
-) -> None:
+def _replace_unseen(adata: AnnData, features: pd.DataFrame, cuts: list[Cut], xy_px: NDArray[np.float64]) -> None:
     """Tiles that are mostly outside the image take the median of the others, with a warning."""
     for cut in cuts:
         unseen = tiles.coverage(cut.level, xy_px, cut.side_px) < MIN_COVERAGE

@@ -81,20 +81,14 @@ def check_positions(image: _image.Image, xy_px: NDArray[np.float64]) -> None:
         )
 
 
-def sides_um(
-    facts: Mapping[str, Any], tile_um: float | Sequence[float] | None, meta: Mapping[str, Any]
-) -> list[float]:
+def sides_um(facts: Mapping[str, Any], tile_um: float | Sequence[float] | None, meta: Mapping[str, Any]) -> list[float]:
     """Sides of the tiles in micrometres: as asked, or the encoder's own, or by the size of the spots."""
     if tile_um is not None:
         given = np.atleast_1d(np.asarray(tile_um, dtype=np.float64))
         if given.size == 0 or not np.isfinite(given).all() or (given <= 0).any():
-            raise _check.problem(
-                "tile_um must be above 0", found=f"{tile_um}", cure="give um, for example 110"
-            )
+            raise _check.problem("tile_um must be above 0", found=f"{tile_um}", cure="give um, for example 110")
         if len(np.unique(np.round(given))) < given.size:
-            raise _check.problem(
-                "sides in tile_um must differ", found=f"{tile_um}", cure="give each size once"
-            )
+            raise _check.problem("sides in tile_um must differ", found=f"{tile_um}", cure="give each size once")
         return [float(side) for side in given]
     if facts.get("um_per_px"):
         first = float(facts["um_per_px"]) * float(facts["tile_px"])

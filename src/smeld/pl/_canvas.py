@@ -178,9 +178,7 @@ def _um_per_px(adata: AnnData, picture: Image) -> float:
     raw = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[:, :2]
     spread = float(np.ptp(raw, axis=0).max())
     return (
-        float(np.ptp(_adapt.xy_um(adata), axis=0).max()) / spread / picture.scale
-        if spread > 0
-        else 1.0 / picture.scale
+        float(np.ptp(_adapt.xy_um(adata), axis=0).max()) / spread / picture.scale if spread > 0 else 1.0 / picture.scale
     )
 
 
@@ -235,9 +233,7 @@ def scale_bar(ax: Axes) -> None:
     length = round_length(abs(right - left) / 4)
     below = ax.get_xaxis_transform() + ScaledTranslation(0, -6 / 72, ax.figure.dpi_scale_trans)
     start = left + 0.01 * (right - left)
-    bar = Line2D(
-        [start, start + length], [0, 0], transform=below, color="black", lw=2.5, solid_capstyle="butt"
-    )
+    bar = Line2D([start, start + length], [0, 0], transform=below, color="black", lw=2.5, solid_capstyle="butt")
     bar.set_clip_on(False)
     bar.set_gid("scale_bar")
     ax.add_artist(bar)

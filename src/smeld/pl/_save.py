@@ -33,9 +33,7 @@ def render(figure: Figure, kind: str, *, dpi: float = 150.0) -> bytes:
     with _canvas.style(), warnings.catch_warnings():
         # a reader's browser has more fonts than matplotlib: a glyph missing here need not be missing there
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(
-            out, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.06, metadata=_METADATA[kind]
-        )
+        figure.savefig(out, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.06, metadata=_METADATA[kind])
     return _lighter(out.getvalue()) if kind == "svg" else out.getvalue()
 
 

@@ -98,9 +98,7 @@ def measures(table: AnnData) -> list[str]:
     return present
 
 
-def layout(
-    table: AnnData, n_measures: int, library_id: str | None = None
-) -> tuple[tuple[float, float], list[float]]:
+def layout(table: AnnData, n_measures: int, library_id: str | None = None) -> tuple[tuple[float, float], list[float]]:
     """((width, height) in inches, relative widths) of a figure with the panels in a row."""
     width, height = _canvas.size_in(table, library_id, beside=0.9)
     widths = [2.5] * n_measures + [float(np.clip(width * 2.6 / height, 2.2, 4.5))]

@@ -60,9 +60,7 @@ def markers(
             [genes.index(g) for g in size_of["gene"]],
             [rows.index(d) for d in size_of["domain"]],
             s=FULL_DOT * size_of["share"].to_numpy(),
-            c=_colors.colormap(_colors.DIVERGING)(
-                norm(size_of["log2_fold_change"].to_numpy(dtype=np.float64))
-            ),
+            c=_colors.colormap(_colors.DIVERGING)(norm(size_of["log2_fold_change"].to_numpy(dtype=np.float64))),
             edgecolors="#555555",
             linewidths=0.4,
             zorder=2,
@@ -97,9 +95,7 @@ def marker_table(adata: AnnData, key: str = _keys.DOMAIN) -> pd.DataFrame:
             cure="run sm.tl.markers(adata) again",
         )
     if table.empty:
-        raise _check.problem(
-            f"uns[{name!r}] is empty", cure="markers need two domains of at least 2 spots each"
-        )
+        raise _check.problem(f"uns[{name!r}] is empty", cure="markers need two domains of at least 2 spots each")
     table = table.assign(domain=table["domain"].astype(str), gene=table["gene"].astype(str))
     order = _colors.natural_order(table["domain"])
     if key in adata.obs.columns:

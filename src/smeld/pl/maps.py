@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def section(
-    adata: AnnData, *, ax: Axes | None = None, title: str | None = None, library_id: str | None = None
-) -> Axes:
+def section(adata: AnnData, *, ax: Axes | None = None, title: str | None = None, library_id: str | None = None) -> Axes:
     """The stained section alone, cut to its spots; where no image is stored, the spots in grey.
 
     Parameters

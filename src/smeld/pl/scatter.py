@@ -79,11 +79,7 @@ def embedding(
 
 def _basis(table: AnnData, basis: str | None) -> str:
     fused = sorted(k for k in table.obsm if k.startswith(_keys.FUSED_PREFIX))
-    wanted = (
-        ["X_umap", *fused, _keys.PCA]
-        if basis is None
-        else [basis, f"X_{basis}", f"{_keys.FUSED_PREFIX}{basis}"]
-    )
+    wanted = ["X_umap", *fused, _keys.PCA] if basis is None else [basis, f"X_{basis}", f"{_keys.FUSED_PREFIX}{basis}"]
     for name in wanted:
         if name in table.obsm:
             return name

@@ -20,7 +20,8 @@ N_STARTS = 40
 
 @dataclass(frozen=True)
 class Domains:
-    """``labels`` by spot ("1" is the largest domain), ``prob`` [n_obs, n_domains], ``selection`` the criterion by number of domains."""
+    """``labels`` by spot ("1" is the largest domain), ``prob`` [n_obs, n_domains], ``n_domains``, and ``selection``:
+    the criterion by number of domains, where the number was chosen."""
 
     labels: pd.Series
     prob: pd.DataFrame
@@ -82,9 +83,7 @@ def domains(
     seed_k, seed_fit = np.random.SeedSequence(seed).spawn(2)
     chosen, selection = n_domains, None
     if chosen is None:
-        selection = _selection(
-            x[order], min(max_domains, max(2, adata.n_obs // 3)), _effective(adata, rep), seed_k
-        )
+        selection = _selection(x[order], min(max_domains, max(2, adata.n_obs // 3)), _effective(adata, rep), seed_k)
         chosen = int(selection.loc[selection["bic"].idxmin(), "n_domains"])
         adata.uns[f"{key_added}_selection"] = selection
     prob = np.empty((adata.n_obs, chosen))
@@ -97,9 +96,7 @@ def domains(
     adata.obsm[key_added + _keys.PROB_SUFFIX] = frame
     how = "given" if n_domains is not None else "lowest BIC with the effective number of spots"
     params = {"n_domains": chosen, "n_domains_from": how, "n_starts": n_starts}
-    _keys.record(
-        adata, key_added, function="sm.tl.domains", params=params, seed=seed, inputs={"use_rep": rep}
-    )
+    _keys.record(adata, key_added, function="sm.tl.domains", params=params, seed=seed, inputs={"use_rep": rep})
     return Domains(adata.obs[key_added], frame, chosen, selection)
 
 
@@ -131,9 +128,7 @@ def _check_number(n_domains: int | None, n_obs: int) -> None:
         )
 
 
-def _membership(
-    x: NDArray[np.float64], k: int, n_starts: int, seed: np.random.SeedSequence
-) -> NDArray[np.float64]:
+def _membership(x: NDArray[np.float64], k: int, n_starts: int, seed: np.random.SeedSequence) -> NDArray[np.float64]:
     if k == 1:
         return np.ones((len(x), 1))
     models = mixture.fit(x, k, seed=seed, n_starts=n_starts)
@@ -153,9 +148,7 @@ def _effective(adata: Any, rep: str) -> float:
     return float(recorded.get("n_effective", adata.n_obs))
 
 
-def _selection(
-    x: NDArray[np.float64], largest: int, n_effective: float, seed: np.random.SeedSequence
-) -> pd.DataFrame:
+def _selection(x: NDArray[np.float64], largest: int, n_effective: float, seed: np.random.SeedSequence) -> pd.DataFrame:
     import pandas as pd
 
     ks = range(1, largest + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from smeld.kernels import expression
 if TYPE_CHECKING:
     import pandas as pd
 
+#: best genes of each group whose figures are kept for all groups
+SHARED = 5
 COLUMNS = ["domain", "gene", "score", "log2_fold_change", "pvalue", "qvalue", "pct_in", "pct_out"]
 
 
@@ -35,7 +38,7 @@ def markers(
     groups
         Column of ``obs``; groups with a single spot are left out.
     n_genes
-        Genes kept for each group.
+        Genes kept for each group; the best 5 of every group are kept for all groups, so that they can be compared.
     layer
         Layer that holds the counts; ``X`` by default.
     key_added
@@ -60,9 +63,7 @@ def markers(
     else:
         table = _ranked(adata, label, names, n_genes, layer)
     adata.uns[key] = table
-    _keys.record(
-        adata, key, function="sm.tl.markers", params={"groups": groups, "n_genes": n_genes, "layer": layer}
-    )
+    _keys.record(adata, key, function="sm.tl.markers", params={"groups": groups, "n_genes": n_genes, "layer": layer})
     return table
 
 
@@ -73,20 +74,20 @@ def _ranked(adata: Any, label: Any, names: list[Any], n_genes: int, layer: str |
 
     counts = _adapt.counts(adata, layer)
     logged = expression.log_normalise(counts) if _adapt.are_counts(counts) else counts
-    work = ad.AnnData(
-        logged.astype(np.float32), obs=pd.DataFrame({"group": label.to_numpy()}, index=adata.obs_names)
-    )
+    work = ad.AnnData(logged.astype(np.float32), obs=pd.DataFrame({"group": label.to_numpy()}, index=adata.obs_names))
     work.obs["group"] = work.obs["group"].astype(str).astype("category")
     work.var_names = adata.var_names
-    sc.tl.rank_genes_groups(
-        work, "group", groups=[str(n) for n in names], method="t-test_overestim_var", n_genes=n_genes
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas' note on fragmentation, scanpy's on names
+        sc.tl.rank_genes_groups(work, "group", groups=[str(n) for n in names], method="t-test_overestim_var")
+    ranked = {name: sc.get.rank_genes_groups_df(work, group=str(name)) for name in names}
+    shared = {gene for table in ranked.values() for gene in table["names"].head(SHARED)}
     seen = counts > 0
     total, parts = np.asarray(seen.sum(axis=0)).ravel(), []
-    for name in names:
+    for name, table in ranked.items():
         members = (label == name).to_numpy()
         inside = np.asarray(seen[members].sum(axis=0)).ravel()
-        got = sc.get.rank_genes_groups_df(work, group=str(name))
+        got = table[(np.arange(len(table)) < n_genes) | table["names"].isin(shared)]
         at = adata.var_names.get_indexer(got["names"])
         parts.append(
             pd.DataFrame(

@@ -11,7 +11,7 @@ from smeld import _adapt, _check, _keys
 
 #: mitochondrial genes by symbol, human and mouse
 MITOCHONDRIAL = ("MT-", "mt-", "Mt-")
-#: a spot is marked low where log counts lie this many robust standard deviations below the median, the field's usual rule
+#: a spot is marked low where log counts lie this many robust standard deviations below the median, as is usual
 LOW_MADS = 3.0
 
 
