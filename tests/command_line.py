@@ -13,7 +13,7 @@ import anndata
 import numpy as np
 import pytest
 
-from smeld import _progress, cli
+from smeld import _progress, cli, pipeline
 
 
 def _load_make() -> Any:
@@ -108,3 +108,9 @@ def old_result(folder: Path) -> dict[str, str]:
     for name in ("result.h5ad", "report.html", "run.toml", "tables/spots.csv", "figures/domains.png"):
         (folder / name).write_bytes(b"old " + name.encode())
     return tree(folder)
+
+
+def skip_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out figures and the report's page: most of the time of a small run, with tests of their own."""
+    monkeypatch.setattr(pipeline, "save_figures", lambda adata, folder: [])
+    monkeypatch.setattr(pipeline, "report", lambda adata, path, **_: path.write_text("page"))

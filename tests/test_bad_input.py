@@ -303,8 +303,7 @@ def test_what_is_said_before_the_error_is_kept_apart(tmp_path: Path, capsys: pyt
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are most of the time of a small run, and their own tests draw them."""
-    monkeypatch.setattr(pipeline, "save_figures", lambda adata, folder: [])
+    command_line.skip_pictures(monkeypatch)
 
 
 def _version_one(path: Path) -> Path:

@@ -15,6 +15,9 @@ from smeld import _check, _image, _keys
 if TYPE_CHECKING:
     from anndata import AnnData
 
+#: values above this can hardly be logarithms of counts
+LARGEST_LOG = 30.0
+
 
 def table(data: Any) -> AnnData:
     """The AnnData itself, or the one table of a SpatialData."""
@@ -92,6 +95,11 @@ def check_counts(matrix: sparse.csr_matrix) -> None:
 def are_counts(matrix: sparse.csr_matrix) -> bool:
     """True if all values are whole numbers."""
     return bool(np.equal(np.mod(matrix.data, 1), 0).all())
+
+
+def look_logged(matrix: sparse.csr_matrix) -> bool:
+    """True for values that are not counts and small enough to be logarithms of such."""
+    return not are_counts(matrix) and bool(matrix.data.max(initial=0.0) < LARGEST_LOG)
 
 
 def library(data: Any, library_id: str | None = None) -> tuple[str, dict[str, Any]] | None:

@@ -61,13 +61,17 @@ class Registry(Mapping[str, "Card[F]"]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
-        folder = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(folder.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
-        for point in entry_points(group=self.group):
-            point.load()
+        self._loaded = True  # set before, for a plug-in may look into the registry while it is imported
+        try:
+            folder = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(folder.__path__):
+                if not module.name.startswith("_"):
+                    importlib.import_module(f"{self.package}.{module.name}")
+            for point in entry_points(group=self.group):
+                point.load()
+        except BaseException:
+            self._loaded = False  # half a registry would call what is missing "unknown"
+            raise
 
     def __getitem__(self, name: str) -> Card[F]:
         self._load()

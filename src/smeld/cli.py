@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 _state = {"quiet": False, "verbose": False}
+#: the class of all usage errors: typer's own since 0.26 or so, click's before; both are above BadParameter
+_UsageError: Any = typer.BadParameter.__base__
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print each step's time, and tracebacks of failures.")]
@@ -82,7 +84,7 @@ def run(
     image_scale: Annotated[float | None, typer.Option(help="Image pixels per unit of the coordinates.")] = None,
     um_per_unit: Annotated[float | None, typer.Option(help="Micrometres per unit of the coordinates.")] = None,
     max_megapixels: Annotated[float, typer.Option(help="Largest image that is opened.")] = 500.0,
-    min_counts: Annotated[float, typer.Option(help="Spots with fewer counts are dropped.")] = 1,
+    min_counts: Annotated[float, typer.Option(help="Spots with fewer counts are dropped.")] = 1.0,
     encoder: Annotated[str, typer.Option(help="Morphology encoder, or none.")] = "texture",
     method: Annotated[str, typer.Option(help="Fusion method.")] = "sme",
     quiet: Quiet = False,
@@ -105,15 +107,16 @@ def run(
         encoder=encoder,
         method=method,
     )
-    _finish(pipeline.run(config, out, say=_say()))
+    say = _say()
+    _finish(pipeline.run(config, out, say=say), say)
 
 
-def _finish(result: Any) -> None:
-    _say()("done")
+def _finish(result: Any, say: Any) -> None:
+    say("done")
     if not _state["quiet"]:
         adata = result.adata
         domains = adata.obs["domain"].nunique()
-        _console.print(f"smeld: {adata.n_obs:,} spots in {domains} domains", markup=False)
+        _console.print(f"smeld: {adata.n_obs:,} spots in {domains} domain{'s' * (domains != 1)}", markup=False)
         typer.echo(result.report.resolve())
 
 
@@ -130,7 +133,8 @@ def replay(
     from smeld import pipeline
 
     _verbosity(quiet, verbose)
-    done = pipeline.replay(run_toml, out, say=_say())
+    say = _say()
+    done = pipeline.replay(run_toml, out, say=say)
     for what, names in (
         ("input", done.changed_inputs),
         ("version", done.changed_versions),
@@ -138,9 +142,9 @@ def replay(
     ):
         for name in names:
             _console.print(f"smeld: {what} differs: {name}", markup=False, style="yellow")
-    if done.identical:
+    if done.identical and not _state["quiet"]:
         _console.print("smeld: identical: every result file is the same, byte for byte", markup=False)
-    _finish(done.result)
+    _finish(done.result, say)
     if not done.identical:
         raise typer.Exit(1)
 
@@ -162,7 +166,8 @@ def demo(
     say(f"simulating {n_obs} spots x {n_genes} genes")
     section = out / "section.h5ad"
     io.write(datasets.simulate(n_obs, n_genes, seed=seed), section)
-    _finish(pipeline.run(pipeline.configure(path=str(section), seed=seed), out / "results", say=say))
+    config = pipeline.configure(path=str(section), seed=seed)
+    _finish(pipeline.run(config, out / "results", say=say), say)
 
 
 @app.command("report")
@@ -196,22 +201,23 @@ def _fail(message: str, code: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. Returns the exit code: every error ends in one line on standard error."""
-    import click
-
     warnings.showwarning = _show_warning
+    # not app(): that one turns Ctrl-C into an exit code of its own (130), and an EOFError into "aborted"
+    command = typer.main.get_command(app)
     try:
-        code = app(args=arguments, standalone_mode=False)
-        return int(code or 0)
+        with command.make_context("smeld", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            command.invoke(context)
+        return 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; nothing was written", 1)
+    except _UsageError as error:
+        return _fail((error.format_message() or "a command is needed") + " (see smeld --help)", 2)
     except _check.InputError as error:
         if _state["verbose"]:
             _console.print_exception()
         return _fail(str(error), 2)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _fail("interrupted; nothing was written", 1)
-    except click.ClickException as error:
-        return _fail(error.format_message() + " (see smeld --help)", error.exit_code)
     except Exception as error:  # noqa: BLE001  the last resort: a line, not a traceback, unless asked for
         if _state["verbose"]:
             _console.print_exception()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import tomllib
 from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ class RunConfig(BaseModel):
     image_scale: float | None = Field(None, gt=0)
     um_per_unit: float | None = Field(None, gt=0)
     max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0)
-    min_counts: float = Field(1, ge=0)
+    min_counts: float = Field(1.0, ge=0)
     encoder: str = "texture"
     method: str = "sme"
 
@@ -112,16 +113,29 @@ def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) 
     """
     folder = Path(out)
     refuse_foreign(folder, known=WRITTEN, marker=RUN)
+    _refuse_own_input(folder, config)
     started = time.perf_counter()
     say("reading")
     adata = _read(config)
     inputs = input_hashes(config)
-    analyse(adata, config, say=say)
-    say("writing tables, figures and report")
+    # the folder is begun before the long part: a place that cannot be written is found out at once
     with replacing_folder(folder, known=WRITTEN, marker=RUN) as temporary:
+        analyse(adata, config, say=say)
+        say("writing tables, figures and report")
         _write_results(adata, temporary, config)
         _write_run(temporary, config, inputs, seconds=time.perf_counter() - started)
     return RunResult(folder, adata)
+
+
+def _refuse_own_input(folder: Path, config: RunConfig) -> None:
+    """A result that is read must not be replaced by what is made of it: it could not be made again."""
+    for given in (config.path, config.image):
+        if given and Path(given).resolve().is_relative_to(folder.resolve()):
+            raise _check.problem(
+                "the input lies in the output folder, which would be replaced",
+                found=Path(given).name,
+                cure="give another folder with --out",
+            )
 
 
 def _read(config: RunConfig) -> AnnData:
@@ -145,13 +159,15 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
             found=f"{adata.n_obs} spots, {config.n_domains} domains",
             cure=f"ask for at most {adata.n_obs} domains with --n-domains",
         )
+    morphology = None
     if config.encoder != NO_ENCODER and _adapt.image(adata) is not None:
         say(f"morphology ({config.encoder})")
-        morph.embed(adata, config.encoder)
+        morphology = morph.embed(adata, config.encoder).key
     say(f"fusing space, morphology and expression ({config.method})")
-    fusion.fuse(adata, config.method, seed=config.seed)
+    # named, for the section may bring embeddings of its own
+    fusion.fuse(adata, config.method, morphology=morphology, seed=config.seed)
     say("domains")
-    tl.domains(adata, config.n_domains, seed=config.seed)
+    tl.domains(adata, config.n_domains, use_rep=_keys.FUSED_PREFIX + config.method, seed=config.seed)
     say("marker genes")
     tl.markers(adata)
 
@@ -161,7 +177,7 @@ def _write_results(adata: AnnData, folder: Path, config: RunConfig) -> None:
     tables = folder / TABLES
     tables.mkdir()
     for name, table in result_tables(adata).items():
-        safe_csv(table).to_csv(tables / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        safe_csv(table).to_csv(tables / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
     figures = folder / FIGURES
     figures.mkdir()
     save_figures(adata, figures)
@@ -268,17 +284,22 @@ def _write_run(folder: Path, config: RunConfig, inputs: Mapping[str, str], *, se
 
 
 def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of scalars as TOML. JSON's strings and numbers are TOML's too."""
+    """Tables of scalars as TOML. JSON's strings and finite numbers are TOML's too."""
     lines = ["# What made these results. Repeat the run with: smeld replay run.toml"]
     for name, content in sections.items():
         lines += ["", f"[{name}]"]
-        lines += [f"{json.dumps(key, ensure_ascii=True)} = {_toml_value(value)}" for key, value in content.items()]
+        lines += [f"{_toml_value(key)} = {_toml_value(value)}" for key, value in content.items()]
     return "\n".join(lines) + "\n"
 
 
 def _toml_value(value: Any) -> str:
-    # TOML has no escape for DEL, and JSON writes it as it is
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        # file names may hold bytes that are no Unicode
+        value = value.encode("utf-8", "backslashreplace").decode()
+    # not ASCII only: JSON writes an emoji as two escapes, which TOML refuses. DEL is the reverse
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,7 @@ def _add_space(adata: AnnData, made: Plan, section: _tissue.Tissue, xy_um: NDArr
             "images": images,
             "scalefactors": scales,
             "metadata": {
-                _keys.META_PLATFORM: "simulated" if layout == "lattice" else "simulated cells",
+                _keys.META_PLATFORM: "simulated" if made.layout_name == "lattice" else "simulated cells",
                 _keys.META_UM_PER_UNIT: px,
                 _keys.META_SPOT_UM: diameter,
             },

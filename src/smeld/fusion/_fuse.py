@@ -12,9 +12,6 @@ from smeld import _adapt, _check, _keys
 from smeld.fusion._fusion import Fusion, fusions
 from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, spatial_graph
 
-#: values above this can hardly be logarithms of counts
-LARGEST_LOG = 30.0
-
 
 def fuse(
     data: Any,
@@ -72,13 +69,13 @@ def fuse(
     order = _adapt.canonical_order(adata)
     neighbours = _neighbours(adata, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
     morph_key = _morphology_key(adata, morphology)
-    features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64))
+    features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64)[order])
     if method == "sme":
         options.setdefault("log_transform", _needs_log(adata, counts))
     try:
         fusion = card.func(
             counts[order],
-            None if features is None else features[order],
+            features,
             _reordered(neighbours, order),
             batch=None,
             seed=seed,
@@ -114,7 +111,12 @@ def _neighbours(adata: Any, *, graph: GraphKind, n_neighbors: int, radius_um: fl
     xy = _adapt.xy_um(adata)
     stored = adata.obsp.get(_keys.DISTANCES)
     made_here = _keys.DISTANCES in adata.uns.get(_keys.RECORD, {})
-    if stored is not None and made_here and graph == "auto" and radius_um is None and n_neighbors == 10:
+    if radius_um is not None and graph != "radius":
+        raise _check.problem(
+            "radius_um has no meaning for this graph", found=f"graph={graph!r}", cure="pass graph='radius' too"
+        )
+    asked = graph != "auto" or radius_um is not None or n_neighbors != 10
+    if stored is not None and made_here and not asked and _are_distances(stored, xy):
         return from_distances(sparse.csr_matrix(stored))
     if graph not in ("auto", "lattice", "knn", "radius"):
         raise _check.unknown("graph", graph, ("auto", "lattice", "knn", "radius"))
@@ -122,6 +124,13 @@ def _neighbours(adata: Any, *, graph: GraphKind, n_neighbors: int, radius_um: fl
         return spatial_graph(xy, kind=graph, n_neighbors=n_neighbors, radius_um=radius_um)
     except ValueError as error:
         raise _check.problem(str(error)) from error
+
+
+def _are_distances(stored: Any, xy_um: NDArray[np.float64]) -> bool:
+    """False where a stored graph is of other positions, as of a result that was read in another unit."""
+    edges = sparse.coo_matrix(stored)
+    length = np.linalg.norm(xy_um[edges.row] - xy_um[edges.col], axis=1)
+    return bool(np.allclose(edges.data, length, rtol=1e-6, atol=1e-5))
 
 
 def _morphology_key(adata: Any, morphology: str | None) -> str | None:
@@ -152,7 +161,7 @@ def _needs_log(adata: Any, counts: sparse.csr_matrix) -> bool:
     """False for values that look like logarithms already; warns, for the statistics then rest on less."""
     if _adapt.are_counts(counts):
         return True
-    logged = bool(counts.data.max() < LARGEST_LOG)
+    logged = _adapt.look_logged(counts)
     done = "taken as log-normalised already" if logged else "normalised by their sum and logged, as counts are"
     _check.warn(
         f"X holds values that are not whole numbers: they are {done}; what rests on count statistics "

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from smeld import _check
 from smeld.fusion._fusion import Fusion, fusions
 from smeld.kernels import expression, smooth
 from smeld.kernels.graph import SpatialGraph
@@ -23,6 +24,15 @@ def choose_weights(**given: float | None) -> dict[str, float]:
     """The weights to use: what was given, else the fixed defaults. The place where evidence from the data comes in."""
     defaults = {"alpha": ALPHA, "gamma": GAMMA, "eta": ETA}
     return {name: defaults[name] if given.get(name) is None else float(given[name] or 0.0) for name in defaults}
+
+
+def _check_options(**given: float | None) -> None:
+    """Refuse numbers that mean nothing: each would be ignored, or end in an error far from its cause."""
+    for name, value in given.items():
+        lowest = {"n_genes": 1.0, "n_components": 1.0, "sigma_um": np.nextafter(0.0, 1.0)}.get(name, 0.0)
+        if value is not None and not (np.isfinite(value) and value >= lowest):
+            asked = f"at least {lowest:g}" if lowest in (0.0, 1.0) else "above 0"
+            raise _check.problem(f"{name} must be {asked}", found=str(value), cure="leave it out for the default")
 
 
 @fusions.add("sme", cite="smeld; S x M x E normalisation after Pham et al. 2023, doi:10.1038/s41467-023-43120-6")
@@ -47,6 +57,7 @@ def sme(
     the spatial neighbours. ``alpha`` smoothing strength, ``gamma`` and ``eta`` the say of morphology and expression
     in an edge's weight, ``sigma_um`` the spatial bandwidth (default: the median distance of neighbours).
     """
+    _check_options(alpha=alpha, gamma=gamma, eta=eta, sigma_um=sigma_um, n_genes=n_genes, n_components=n_components)
     log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
     embedded = expression.embed(log_counts, graph.connectivities, n_genes=n_genes, n_components=n_components, seed=seed)
     use = choose_weights(alpha=alpha, gamma=gamma, eta=eta)

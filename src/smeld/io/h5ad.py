@@ -37,6 +37,12 @@ def h5ad(path: Path, options: ReadOptions) -> AnnData:
             f"{path.name} is a folder", found=_check.listed(found, 3), cure="give one .h5ad file in it"
         )
     adata = _load(path)
+    if not adata.n_obs:
+        raise _check.problem(
+            "at least 2 spots and 1 gene are needed",
+            found=f"0 spots x {adata.n_vars} genes",
+            cure="give the whole section",
+        )
     xy = _positions(adata)
     adata.var_names, n_repeated = _section.unique_genes(adata.var_names)
     _section.warn_repeated(adata, n_repeated)

@@ -36,10 +36,10 @@ def morans_i(x: sparse.csr_matrix, weights: sparse.csr_matrix) -> NDArray[np.flo
     """Moran's I of every column of ``x`` [n_obs, n_genes] under symmetric ``weights``, float64 [n_genes].
 
     I = (n / sum w) * sum_ij w_ij (x_i - m)(x_j - m) / sum_i (x_i - m)^2 (Moran 1950), expanded so that ``x`` stays
-    sparse. Constant columns give 0.
+    sparse. Columns that are constant, or nearly (coefficient of variation below 1e-5), give 0.
     """
-    x = sparse.csr_matrix(x, dtype=np.float64)
-    x.sort_indices()
+    x = sparse.csr_matrix(x, dtype=np.float64, copy=True)  # sorted in place below: never the caller's
+    x.sum_duplicates()
     n, n_genes = x.shape
     degree = np.asarray(weights.sum(axis=1)).ravel()
     total = float(degree.sum())
@@ -48,6 +48,8 @@ def morans_i(x: sparse.csr_matrix, weights: sparse.csr_matrix) -> NDArray[np.flo
         x.indptr, x.indices, x.data, weights.indptr, weights.indices, weights.data.astype(np.float64), n_genes
     )
     centred = lagged - 2 * mean * np.asarray(x.T @ degree).ravel() + mean**2 * total
-    squares = np.asarray(x.multiply(x).sum(axis=0)).ravel() - n * mean**2
-    varies = (squares > 1e-12) & (total > 0)
+    raw = np.asarray(x.multiply(x).sum(axis=0)).ravel()
+    squares = raw - n * mean**2
+    # relative: what cancellation leaves of a constant grows with its square, and the unit of x is arbitrary
+    varies = (squares > 1e-10 * raw) & (total > 0)
     return np.asarray(np.divide(n * centred, total * squares, out=np.zeros(n_genes), where=varies))

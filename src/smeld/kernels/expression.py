@@ -62,7 +62,8 @@ def spatially_variable(x: sparse.csr_matrix, weights: sparse.csr_matrix, *, n_ge
 def scale_columns(x: sparse.csr_matrix) -> sparse.csr_matrix:
     """Columns divided by their standard deviation and cut at mean + 10 sd; not centred, so that zeros stay zeros."""
     mean, sd = mean_and_sd(x)
-    sd = np.where(sd > 1e-12, sd, 1.0)
+    # relative: rounding leaves a constant column a standard deviation of about 1e-8 of its mean
+    sd = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
     scaled = sparse.csr_matrix(x, copy=True)
     top = (mean + MAX_SCALED * sd)[scaled.indices]
     scaled.data = np.minimum(scaled.data, top) / sd[scaled.indices]
@@ -75,13 +76,17 @@ def pca(
     """(scores [n_obs, d], loadings [d, n_genes], variance ratio [d]) of a sparse matrix, centred implicitly."""
     from sklearn.decomposition import PCA
 
-    d = min(n_components, x.shape[0] - 1, x.shape[1] - 1)
-    if d < 1:  # one gene, or two spots: the centred column is all there is
-        dense = np.asarray(x.todense(), dtype=np.float64)
-        return dense[:, :1] - dense[:, :1].mean(), np.eye(1, x.shape[1]), np.ones(1)
+    mean, sd = mean_and_sd(x)
+    if not (sd > 1e-7 * np.abs(mean)).any():  # all spots are the same
+        return np.zeros((x.shape[0], 1)), np.eye(1, x.shape[1]), np.ones(1)
+    d = min(n_components, x.shape[0] - 1, x.shape[1])
     with threadpool_limits(1):
-        model = PCA(d, svd_solver="arpack", random_state=seed)
-        scores = model.fit_transform(x)
+        if d < min(x.shape):
+            model = PCA(d, svd_solver="arpack", random_state=seed)
+            scores = model.fit_transform(x)
+        else:  # every direction of a few genes is wanted: Lanczos iteration cannot give the last
+            model = PCA(d, svd_solver="full")
+            scores = model.fit_transform(x.toarray())
     return scores, model.components_, model.explained_variance_ratio_
 
 

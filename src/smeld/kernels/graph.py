@@ -12,8 +12,11 @@ from scipy.spatial import cKDTree
 
 GraphKind = Literal["auto", "lattice", "knn", "radius"]
 
-#: share of spots whose nearest neighbour must lie within LATTICE_TOLERANCE of the median for a lattice
-LATTICE_SHARE, LATTICE_TOLERANCE = 0.9, 0.12
+#: share of spots whose nearest neighbour must lie within LATTICE_TOLERANCE of the median for a lattice: 0.87 and more
+#: on hand-adjusted legacy arrays, 0.6 among packed cells, 0.2 among scattered ones
+LATTICE_SHARE, LATTICE_TOLERANCE = 0.8, 0.12
+#: neighbours whose distances differ by less than this (relative) are equally near
+TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,39 @@ def lattice_pitch(xy_um: NDArray[np.float64]) -> float | None:
     """Distance between lattice centres, or None where the positions form no lattice.
 
     A lattice is recognised by nearest-neighbour distances that are nearly all the same. The tolerance admits the
-    hand-adjusted positions of legacy arrays.
+    hand-adjusted positions of legacy arrays. The pitch is the median over all neighbours of the first shell: the
+    nearest of four or six jittered neighbours is nearer than the pitch.
     """
     if len(xy_um) < 4:
         return None
-    nearest = cKDTree(xy_um).query(xy_um, k=2)[0][:, 1]
-    pitch = float(np.median(nearest))
-    if pitch <= 0:
+    near = _nearest_distances(xy_um)
+    typical = float(np.median(near[:, 0]))
+    if typical <= 0:
         return None
-    regular = np.abs(nearest - pitch) <= LATTICE_TOLERANCE * pitch
-    return pitch if regular.mean() >= LATTICE_SHARE else None
+    regular = np.abs(near[:, 0] - typical) <= LATTICE_TOLERANCE * typical
+    return float(np.median(near[near < 1.3 * typical])) if regular.mean() >= LATTICE_SHARE else None
 
 
-def ring_radius(pitch_um: float, n_rings: int) -> float:
+def is_square(xy_um: NDArray[np.float64], pitch_um: float) -> bool:
+    """True where a lattice has neighbours across the diagonal (1.41 pitches away; a hexagonal one has none there)."""
+    near = _nearest_distances(xy_um) / pitch_um
+    return bool(((near >= 1.2) & (near < 1.57)).sum() > 0.4 * (near < 1.2).sum())
+
+
+def _nearest_distances(xy_um: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances to the 8 nearest others, nearest first, infinite where there are fewer."""
+    return np.asarray(cKDTree(xy_um).query(xy_um, k=9)[0][:, 1:])
+
+
+def ring_radius(pitch_um: float, n_rings: int, *, square: bool = False) -> float:
     """Radius that takes in ``n_rings`` rings of a hexagonal (6, 18, ...) or square (8, 20, ...) lattice.
 
-    The thresholds lie midway between shells of both lattices, so that rounding or rotation never moves an edge
-    across them.
+    The thresholds lie midway between the last shell inside and the first outside, so that neither rounding, nor
+    rotation, nor the jitter of legacy arrays moves an edge across them: square 1.41 | 2, then 2.24 | 2.83; hexagonal
+    1 | 1.73, then 2 | 2.65.
     """
-    return pitch_um * (1.5 if n_rings == 1 else n_rings + 0.3)
+    first, second = (1.71, 2.53) if square else (1.37, 2.32)
+    return pitch_um * (first if n_rings == 1 else second + n_rings - 2)
 
 
 def spatial_graph(
@@ -69,13 +86,16 @@ def spatial_graph(
     neighbours (made symmetric: an edge if either names the other) elsewhere. Raises ValueError for settings that
     do not fit the positions.
     """
+    if kind in ("auto", "knn") and n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be at least 1, not {n_neighbors}")
     pitch = lattice_pitch(xy_um) if kind in ("auto", "lattice") else None
     if kind == "lattice" and pitch is None:
         raise ValueError("the positions form no lattice: use kind='knn' or kind='radius'")
     if kind == "radius" and not (radius_um and radius_um > 0):
         raise ValueError("kind='radius' needs radius_um > 0 (micrometres)")
     if pitch is not None:
-        pairs = cKDTree(xy_um).query_pairs(ring_radius(pitch, n_rings), output_type="ndarray")
+        radius = ring_radius(pitch, n_rings, square=is_square(xy_um, pitch))
+        pairs = cKDTree(xy_um).query_pairs(radius, output_type="ndarray")
         built = "lattice"
     elif kind == "radius":
         pairs = cKDTree(xy_um).query_pairs(radius_um, output_type="ndarray")
@@ -87,12 +107,20 @@ def spatial_graph(
 
 
 def _knn_pairs(xy_um: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]:
-    """Unordered neighbour pairs [n_pairs, 2], i < j, each once."""
+    """Unordered neighbour pairs [n_pairs, 2], i < j, each once.
+
+    All that are as near as the k-th are taken: on a lattice, which of them a search finds first hangs on the order of
+    the rows and on rounding.
+    """
     n = len(xy_um)
     k = min(n_neighbors, n - 1)
-    near = cKDTree(xy_um).query(xy_um, k=k + 1)[1]
-    i = np.repeat(np.arange(n), k + 1)
-    j = near.ravel()
+    tree = cKDTree(xy_um)
+    away, near = tree.query(xy_um, k=[*range(1, k + 2), min(k + 2, n)])
+    reach = away[:, k] * (1 + TIE)
+    tied = np.flatnonzero((away[:, -1] <= reach) & (reach > 0)) if n > k + 1 else np.empty(0, dtype=np.intp)
+    also = tree.query_ball_point(xy_um[tied], reach[tied])
+    i = np.concatenate([np.repeat(np.arange(n), k + 1), np.repeat(tied, [len(a) for a in also])])
+    j = np.concatenate([near[:, : k + 1].ravel(), *(np.asarray(a, dtype=np.intp) for a in also)])
     keep = i != j
     i, j = i[keep], j[keep]
     low, high = np.minimum(i, j), np.maximum(i, j)

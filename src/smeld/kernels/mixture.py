@@ -147,15 +147,24 @@ def fit(
 
 def _whitening(x: Float) -> Float:
     """[d, r] matrix that turns the centred data to unit covariance; directions without variance are dropped."""
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x.T)))
+    # columns first come to one scale: the threshold below must not drop a column for its unit
+    scale = x.std(axis=0)
+    scale = np.where(scale > 1e-12 * np.abs(x).max(axis=0), scale, np.inf)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov((x / scale).T)))
     keep = values > max(values.max(initial=0.0), 1e-300) * 1e-10
     # the sign of an eigenvector is arbitrary: fix it, so that the starts do not depend on the LAPACK build
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(len(values))])
-    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
+    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]) / scale[:, None])
 
 
 def _unwhiten(model: Mixture, mean: Float, unmix: Float, mix: Float) -> Mixture:
     """The mixture in the coordinates of the data."""
     rank = unmix.shape[1]
     log_det = model.log_det + 0.5 * float(np.linalg.slogdet(unmix.T @ unmix)[1]) if rank else model.log_det
-    return replace(model, means=model.means @ mix + mean, precision_root=unmix @ model.precision_root, log_det=log_det)
+    return replace(
+        model,
+        means=model.means @ mix + mean,
+        precision_root=unmix @ model.precision_root,
+        log_det=log_det,
+        log_likelihood=model.log_likelihood + log_det - model.log_det,
+    )

@@ -26,13 +26,14 @@ def _edge_squared_distance(indptr, indices, features):  # type: ignore[no-untype
 def edge_similarity(features: NDArray[np.floating], graph: sparse.csr_matrix) -> Float:
     """Similarity in (0, 1] of the two ends of each stored edge, float64 [n_edges].
 
-    exp(-|f_i - f_j|^2 / (2 s^2)), s^2 the median squared distance over the edges: unit-free, so that features may
-    come on any scale. Features that do not differ at all give 1 everywhere.
+    exp(-|f_i - f_j|^2 / (2 s^2)), s^2 the median squared distance over the edges whose ends differ: unit-free, so that
+    features may come on any scale. Features that do not differ at all give 1 everywhere.
     """
     squared = _edge_squared_distance(graph.indptr, graph.indices, np.ascontiguousarray(features, dtype=np.float64))
-    scale = float(np.median(squared)) if squared.size else 0.0
-    if scale <= 0:
+    differ = squared > 0
+    if not differ.any():
         return np.ones_like(squared)
+    scale = float(np.median(squared[differ]))
     return np.asarray(np.exp(-squared / (2 * scale)))
 
 

@@ -72,13 +72,27 @@ def domains(
     ------
     InputError
         For more domains than spots, or a representation that is not there.
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, seed=0)
+    >>> found = sm.tl.domains(adata, 4)
+    >>> list(found.prob.columns)
+    ['1', '2', '3', '4']
     """
     import pandas as pd
 
     adata = _adapt.table(data)
     rep = _representation(adata, use_rep, seed)
     x = np.asarray(adata.obsm[rep], dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise _check.problem(f"obsm[{rep!r}] must be finite", found="NaN or infinite values", cure="make it again")
     _check_number(n_domains, adata.n_obs)
+    for name, value in (("max_domains", max_domains), ("n_starts", n_starts)):
+        if value < 1:
+            raise _check.problem(f"{name} must be at least 1", found=str(value))
+    adata.uns.pop(f"{key_added}_selection", None)  # of an earlier run
     order = _adapt.canonical_order(adata)
     seed_k, seed_fit = np.random.SeedSequence(seed).spawn(2)
     chosen, selection = n_domains, None
@@ -116,6 +130,8 @@ def _representation(adata: Any, use_rep: str | None, seed: int) -> str:
 def _check_number(n_domains: int | None, n_obs: int) -> None:
     if n_domains is None:
         return
+    if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer):
+        raise _check.problem("the number of domains must be a whole number", found=repr(n_domains))
     if n_domains < 1:
         raise _check.problem(
             "the number of domains must be at least 1", found=str(n_domains), cure="give n_domains >= 1"

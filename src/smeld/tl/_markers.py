@@ -48,6 +48,14 @@ def markers(
     -------
     The table written to ``uns``: ``domain``, ``gene``, ``score``, ``log2_fold_change``, ``pvalue``, ``qvalue``
     (Benjamini-Hochberg within a group), ``pct_in`` and ``pct_out`` (share of spots with a count, 0 to 1).
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, seed=0)
+    >>> table = sm.tl.markers(adata, "truth_domain", n_genes=3)
+    >>> list(table.columns)[:3]
+    ['domain', 'gene', 'score']
     """
     import pandas as pd
 
@@ -73,7 +81,7 @@ def _ranked(adata: Any, label: Any, names: list[Any], n_genes: int, layer: str |
     import scanpy as sc
 
     counts = _adapt.counts(adata, layer)
-    logged = expression.log_normalise(counts) if _adapt.are_counts(counts) else counts
+    logged = counts if _adapt.look_logged(counts) else expression.log_normalise(counts)
     work = ad.AnnData(logged.astype(np.float32), obs=pd.DataFrame({"group": label.to_numpy()}, index=adata.obs_names))
     work.obs["group"] = work.obs["group"].astype(str).astype("category")
     work.var_names = adata.var_names

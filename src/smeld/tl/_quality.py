@@ -48,9 +48,17 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
     ------
     InputError
         If fewer than 2 spots are left, or values are negative or not finite.
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, seed=0)
+    >>> sm.tl.quality_control(adata).n_obs
+    400
     """
     adata = _adapt.table(data)
-    counts = _adapt.counts(adata, layer)
+    counts = _adapt.counts(adata, layer).astype(np.float64)  # a copy, and sums that are exact beyond 2^24
+    counts.eliminate_zeros()
     before = adata.n_obs
     total = np.asarray(counts.sum(axis=1)).ravel()
     keep = total >= min_counts

@@ -1,0 +1,175 @@
+"""docs/benchmarks.md: made of the stored figures, never by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import _measure
+import _table
+
+NOTES = _measure.HERE / "notes.md"
+VERSIONED = ("smeld", "numpy", "scipy", "numba", "scikit-learn", "scanpy", "anndata")
+
+HEAD = """# Benchmarks
+
+This page is written by `make bench` (`benchmarks/run.py`) from `benchmarks.json` beside it; do not edit it. Each
+part carries the date, command, machine and versions it was measured with. Labels are used only to score and for the
+true number of domains; all spots are in training; one configuration, the default, for all sections; seeds 0, 1, 2
+and so on. Seconds are wall time, peak MB the largest resident memory of the process in 10^6 bytes. Accuracy tables
+were made with one numerical thread, the others with the default.
+"""
+
+#: key of a table -> its heading, and how to read it
+TABLES: dict[str, tuple[str, str]] = {
+    "import": (
+        "Import",
+        "Fresh interpreters in turn, median of the repeats; smeld loads its parts on first use, so the "
+        "last row loads all its public names.",
+    ),
+    "main_job": (
+        "The main job",
+        "From the command line to the written report, interpreter start and compiled code's loading "
+        "included, in one process.",
+    ),
+    "domains": (
+        "Domains",
+        "Adjusted Rand index over seeds (p5: 5th percentile); `labels missed`: annotated labels whose "
+        "matched domain shared no spot with them in at least one run; seconds: image features, fusion "
+        "and domains, median; `image weight`: mean of the exponent gamma that fusion used.",
+    ),
+    "recall": (
+        "Recall of each annotated label",
+        "Share of a label's spots inside the one domain matched to it (one to one, Hungarian method), "
+        "mean and worst over seeds.",
+    ),
+    "calibration": (
+        "Is the confidence worth its name?",
+        'Co-membership p_ij = sum_k p_ik p_jk against "same label", pairs that belong together and apart'
+        " weighing one half each: calibration error (10 bins) and Brier score should be low, the Brier "
+        "score below a constant's; error after one-to-one matching, overall and of the half with the "
+        "highest `domain_confidence`, and their ratio. Means over seeds.",
+    ),
+    "reliability": (
+        "Reliability of co-membership",
+        "Each column is a tenth of the stated probability, its value the share of such pairs that share "
+        "a label (same weights): the closer to the column's own range, the better; - where no pair fell.",
+    ),
+    "simple_methods": (
+        "Simpler methods",
+        "The same protocol; 30 principal components of scanpy's recipe with 2,000 genes, implemented in "
+        "`simple_methods.py`; seconds hold PCA and method.",
+    ),
+    "her2st": (
+        "her2st: smeld beside the best single simpler method",
+        "Mean ARI over seeds of each section, and their mean; the bar is the best single method's mean + .02.",
+    ),
+    "simulated_image": (
+        "What an image adds, simulator",
+        "ARI with the image less ARI without; tissues and layouts in turn, one seed a run; the last "
+        "column should be near 1 where the image tells nothing.",
+    ),
+    "peers": (
+        "Other tools",
+        "Each in an environment of its own, in one process with one thread, on the counts and positions "
+        "smeld gets; seconds of one run, median.",
+    ),
+    "peer_notes": (
+        "How the other tools were run",
+        "The settings that differ from their defaults, and what could not be as in their guides.",
+    ),
+    "peer_versions": (
+        "Versions of the other tools",
+        "As installed from the package index.",
+    ),
+    "sme_normalise": (
+        "stLearn's SME normalisation, side by side",
+        "One run, one thread each: `first` with compilation, `seconds` the median of three more; neither"
+        " holds image work. stLearn had random features in place of its CNN's, whose weights are a "
+        "download: the time does not depend on them.",
+    ),
+    "scale": (
+        "Scale",
+        "Simulated cells without a picture; fusion and domains with the true number of domains, after "
+        "one small warm-up; memory of the whole process with the section loaded.",
+    ),
+}
+
+
+def store(path: Path, stored: dict[str, Any]) -> None:
+    """Write the figures so that a stop half way leaves the old ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp-json")
+    beside.write_text(json.dumps(_finite(stored), indent=1) + "\n")
+    beside.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN; figures are kept to six digits."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def write(out: Path, stored: dict[str, Any], *, order: list[str]) -> None:
+    parts = [HEAD]
+    for name in order:
+        if name in stored:
+            parts.append(_part(name, stored[name]))
+    extra = _her2st(stored)
+    if extra:
+        parts.append(_section("her2st", extra))
+    parts.append("## Short of the bar\n\n" + _notes())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(parts).rstrip() + "\n")
+
+
+def _notes() -> str:
+    return NOTES.read_text().strip() + "\n" if NOTES.exists() else "Nothing noted.\n"
+
+
+def _part(name: str, entry: dict[str, Any]) -> str:
+    tables = [_section(key, rows) for key, rows in entry["tables"].items()]
+    versions = ", ".join(f"{k} {v}" for k, v in entry["versions"].items())
+    stamp = (
+        f"*{name}: {entry['date']}, `{entry['command']}`, {entry['seconds']:.0f} s; {entry['machine']}; {versions}.*\n"
+    )
+    return "\n".join([*tables, stamp])
+
+
+def _section(key: str, rows: list[dict[str, Any]]) -> str:
+    title, how = TABLES.get(key, (key, ""))
+    return f"## {title}\n\n{how}\n\n{_table.markdown(rows)}"
+
+
+def _her2st(stored: dict[str, Any]) -> list[dict[str, Any]]:
+    """smeld, simpler methods and Leiden side by side, from the stored tables."""
+    if not {"domains", "simple_methods"} <= stored.keys():
+        return []
+    found: dict[str, dict[str, float]] = {}
+    for row in stored["domains"]["tables"]["domains"]:
+        if "mean" in row:
+            name = "smeld, with image" if row["image"] else "smeld, genes alone"
+            found.setdefault(name, {})[row["section"]] = row["mean"]
+            if not row["image"]:
+                found.setdefault("smeld, image where there is one", {}).setdefault(row["section"], row["mean"])
+            else:
+                found.setdefault("smeld, image where there is one", {})[row["section"]] = row["mean"]
+    others = [*stored["simple_methods"]["tables"]["simple_methods"]]
+    others += [r for r in stored.get("peers", {"tables": {"peers": []}})["tables"]["peers"] if "Leiden" in r["method"]]
+    for row in others:
+        if "mean" in row:
+            found.setdefault(row["method"], {})[row["section"]] = row["mean"]
+    names = [f"her2st_{s}" for s in ("A1", "B1", "D1", "G2")]
+    rows = []
+    for method, by_section in found.items():
+        if all(name in by_section for name in names):
+            values = {name: by_section[name] for name in names}
+            rows.append({"method": method, **values, "mean": sum(values.values()) / len(values)})
+    return sorted(rows, key=lambda r: -r["mean"])

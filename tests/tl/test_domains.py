@@ -1,0 +1,225 @@
+"""Domains: what is written, that the truth of simulated sections is recovered, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+import smeld as sm
+from smeld import _keys
+
+
+def blobs(n: int = 120, k: int = 3, *, seed: int = 0, apart: float = 9.0) -> AnnData:
+    """Spots with a ready representation of ``k`` clusters of clearly different size."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(k), np.diff(np.round(np.linspace(0, np.sqrt(n), k + 1) ** 2).astype(int)))
+    adata = AnnData(sparse.csr_matrix(rng.poisson(2.0, (n, 5)).astype(np.float32)))
+    adata.obs_names = [f"s{i:03d}" for i in rng.permutation(n)]
+    adata.obsm["spatial_um"] = rng.uniform(0, 1000, (n, 2))
+    adata.obsm["rep"] = apart * np.eye(k)[truth] + rng.normal(size=(n, k))
+    adata.obs["truth"] = truth
+    return adata
+
+
+def check_written(adata: AnnData, k: int, key: str = "domain") -> None:
+    labels, prob = adata.obs[key], adata.obsm[f"{key}_prob"]
+    names = [str(i + 1) for i in range(k)]
+    assert isinstance(labels.dtype, pd.CategoricalDtype) and list(labels.cat.categories) == names
+    assert isinstance(prob, pd.DataFrame) and list(prob.columns) == names
+    assert prob.index.equals(adata.obs_names)
+    values = prob.to_numpy()
+    assert (values >= 0).all() and values.sum(axis=1) == pytest.approx(np.ones(adata.n_obs))
+    confidence = adata.obs[f"{key}_confidence"].to_numpy()
+    assert ((confidence >= 0) & (confidence <= 1 + 1e-12)).all()
+    assert confidence == pytest.approx(values.max(axis=1))
+    assert labels.astype(str).tolist() == [names[i] for i in values.argmax(axis=1)]
+    sizes = labels.value_counts()[names].to_numpy()
+    assert (np.diff(sizes) <= 0).all()  # "1" is the largest
+    assert labels.notna().all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+def test_a_given_number_of_domains(k: int) -> None:
+    adata = blobs()
+    kept = adata.copy()
+    made = sm.tl.domains(adata, k, use_rep="rep")
+    check_written(adata, k)
+    assert made.n_domains == k and made.selection is None
+    assert made.labels.tolist() == adata.obs["domain"].tolist()
+    assert np.array_equal(made.prob, adata.obsm["domain_prob"])
+    assert abs(adata.X - kept.X).nnz == 0 and np.array_equal(adata.obsm["rep"], kept.obsm["rep"])
+    record = adata.uns[_keys.RECORD]["domain"]
+    assert record["params"]["n_domains"] == k and record["inputs"]["use_rep"] == "rep"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_separate_clusters_are_found_with_confidence(seed: int) -> None:
+    adata = blobs(seed=seed)
+    sm.tl.domains(adata, 3, use_rep="rep", seed=seed)
+    assert adjusted_rand_score(adata.obs["truth"], adata.obs["domain"]) == 1.0
+    assert adata.obs["domain_confidence"].min() > 0.9
+    assert adata.obs["domain"].value_counts().tolist() == sorted(adata.obs["truth"].value_counts(), reverse=True)
+
+
+def test_spots_between_clusters_are_less_certain() -> None:
+    adata = blobs(apart=12.0)
+    rep = adata.obsm["rep"].copy()
+    rep[0] = (rep[adata.obs["truth"] == 1].mean(axis=0) + rep[adata.obs["truth"] == 2].mean(axis=0)) / 2
+    adata.obsm["rep"] = rep
+    sm.tl.domains(adata, 3, use_rep="rep")
+    confidence = adata.obs["domain_confidence"].to_numpy()
+    assert confidence[0] <= np.quantile(confidence, 0.03)
+
+
+def test_the_number_is_chosen_and_the_criterion_shown() -> None:
+    adata = blobs(240, 4)
+    made = sm.tl.domains(adata, use_rep="rep", max_domains=8)
+    check_written(adata, made.n_domains)
+    assert made.n_domains == 4
+    assert made.selection is not None and made.selection["n_domains"].max() <= 8
+    assert "domain_selection" in adata.uns
+
+
+def test_the_criterion_of_an_earlier_choice_does_not_stay() -> None:
+    adata = blobs()
+    sm.tl.domains(adata, use_rep="rep", max_domains=5)
+    sm.tl.domains(adata, 2, use_rep="rep")
+    assert "domain_selection" not in adata.uns
+
+
+def test_key_added_names_all_that_is_written() -> None:
+    adata = blobs()
+    sm.tl.domains(adata, 3, use_rep="rep", key_added="region")
+    check_written(adata, 3, "region")
+    assert "domain" not in adata.obs and "region" in adata.uns[_keys.RECORD]
+
+
+def test_the_same_seed_gives_the_same_domains() -> None:
+    one, two = blobs(apart=3.0), blobs(apart=3.0)
+    for a in (one, two):
+        sm.tl.domains(a, 4, use_rep="rep", seed=7)
+    assert np.array_equal(one.obsm["domain_prob"], two.obsm["domain_prob"])
+
+
+def test_a_table_of_features_serves_as_representation() -> None:
+    one, two = blobs(), blobs()
+    two.obsm["rep"] = pd.DataFrame(two.obsm["rep"], index=two.obs_names, columns=list("abc"))
+    for a in (one, two):
+        sm.tl.domains(a, 3, use_rep="rep")
+    assert one.obs["domain"].tolist() == two.obs["domain"].tolist()
+
+
+def test_stretching_the_representation_changes_nothing() -> None:
+    one, two = blobs(apart=6.0), blobs(apart=6.0)
+    two.obsm["rep"] = two.obsm["rep"] * [1e-3, 1, 100] + 50
+    for a in (one, two):
+        sm.tl.domains(a, 3, use_rep="rep")
+    assert adjusted_rand_score(one.obs["domain"], two.obs["domain"]) == 1.0
+
+
+def test_duplicated_spots_share_their_domain() -> None:
+    adata = blobs(60)
+    both = ad.concat([adata, adata], index_unique="-")
+    sm.tl.domains(both, 3, use_rep="rep")
+    check_written(both, 3)
+    label = both.obs["domain"].astype(str).to_numpy()
+    assert (label[:60] == label[60:]).all()
+
+
+def test_results_survive_a_file(tmp_path: Path) -> None:
+    adata = blobs()
+    sm.tl.domains(adata, use_rep="rep", max_domains=4)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    check_written(again, adata.uns[_keys.RECORD]["domain"]["params"]["n_domains"])
+    assert again.obs["domain"].tolist() == adata.obs["domain"].tolist()
+    assert again.uns["domain_selection"].shape == adata.uns["domain_selection"].shape
+
+
+# ---------------------------------------------------------------------------------------------- simulated sections
+
+
+def pca_kmeans(adata: AnnData, k: int) -> np.ndarray:
+    plain = AnnData(adata.X.copy())
+    sc.pp.normalize_total(plain)
+    sc.pp.log1p(plain)
+    sc.pp.pca(plain, n_comps=20)
+    return KMeans(k, n_init=5, random_state=0).fit_predict(plain.obsm["X_pca"])
+
+
+@pytest.mark.parametrize(("tissue", "seed"), [("layered", 1), ("nested", 0), ("branched", 2)])
+def test_simulated_domains_are_found_far_better_than_by_pca_and_kmeans(tissue: Any, seed: int) -> None:
+    adata = sm.datasets.simulate(n_obs=1500, n_genes=600, seed=seed, tissue=tissue, image=False)
+    k = adata.obs["truth_domain"].nunique()
+    sm.tl.domains(adata, k)  # fuses first
+    check_written(adata, k)
+    assert "fused_sme" in adata.obsm
+    ours = adjusted_rand_score(adata.obs["truth_domain"], adata.obs["domain"])
+    theirs = adjusted_rand_score(adata.obs["truth_domain"], pca_kmeans(adata, k))
+    assert ours > 0.35 and ours > theirs + 0.15
+
+
+def test_confident_spots_are_right_more_often() -> None:
+    adata = sm.datasets.simulate(n_obs=1000, n_genes=300, seed=0, image=False)
+    sm.tl.domains(adata, 7)
+    sure = (adata.obs["domain_confidence"] >= adata.obs["domain_confidence"].median()).to_numpy()
+    score = [adjusted_rand_score(adata.obs["truth_domain"][s], adata.obs["domain"][s]) for s in (sure, ~sure)]
+    assert score[0] > score[1]
+
+
+# ---------------------------------------------------------------------------------------------------- bounds and errors
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_tiny_sections_may_have_a_domain_for_each_spot(n: int) -> None:
+    adata = blobs()[:n].copy()
+    made = sm.tl.domains(adata, n)
+    check_written(adata, n)
+    assert made.n_domains == n
+    chosen = sm.tl.domains(adata)
+    assert 1 <= chosen.n_domains <= n
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_domains": 121}, "120 spots, 121 domains"),
+        ({"n_domains": 0}, "at least 1"),
+        ({"n_domains": -3}, "at least 1"),
+        ({"n_domains": 2.5}, "whole number"),
+        ({"n_domains": "3"}, "whole number"),
+        ({"n_domains": 3, "n_starts": 0}, "n_starts"),
+        ({"max_domains": 0}, "max_domains"),
+        ({"max_domains": -1}, "max_domains"),
+        ({"n_domains": 3, "use_rep": "fused_sm"}, "fused_sm.*missing.*rep"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    adata = blobs()
+    with pytest.raises(sm.InputError, match=message):
+        sm.tl.domains(adata, **{"use_rep": "rep", **settings})
+    assert "domain" not in adata.obs
+
+
+@pytest.mark.parametrize("n_domains", [3, np.int64(3)])
+def test_whole_numbers_of_any_kind_are_taken(n_domains: Any) -> None:
+    adata = blobs()
+    assert sm.tl.domains(adata, n_domains, use_rep="rep").n_domains == 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_representation_must_be_finite(bad: float) -> None:
+    adata = blobs()
+    adata.obsm["rep"][4, 1] = bad
+    with pytest.raises(sm.InputError, match=r"rep.*finite"):
+        sm.tl.domains(adata, 3, use_rep="rep")
