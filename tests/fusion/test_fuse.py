@@ -73,7 +73,8 @@ def test_equals_the_dense_formula(gamma: float, eta: float, sigma: float | None)
     m = np.asarray(adata.obsm["morph_texture"], dtype=float)
     m = np.clip((m - m.mean(axis=0)) / m.std(axis=0), -5, 5)
     assert made.expression is not None
-    for features, power in ((m, gamma), (made.expression, eta)):
+    around = (weight / weight.sum(axis=1, keepdims=True)) @ made.expression
+    for features, power in ((m, gamma), (around, eta)):
         squared = ((features[:, None] - features) ** 2).sum(axis=2)
         weight *= np.exp(-squared / (2 * np.median(squared[linked]))) ** power
     weight *= len(xy) / weight.sum()

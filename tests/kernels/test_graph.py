@@ -241,13 +241,13 @@ def test_nearest_neighbours_need_a_positive_number(n_neighbors: int) -> None:
 
 def test_stored_distances_give_the_graph_back() -> None:
     made = spatial_graph(cells(40))
-    again = graph.from_distances(made.distances)
+    again = graph.from_distances(made.distances, made.xy_um)
     assert again.kind == "stored" and is_well_formed(again)
     assert np.array_equal(again.distances.toarray(), made.distances.toarray())
     assert np.array_equal(again.connectivities.toarray(), made.connectivities.toarray())
     with_diagonal = sparse.csr_matrix(made.distances + sparse.eye(40))
     kept = with_diagonal.copy()
-    assert is_well_formed(graph.from_distances(with_diagonal))
+    assert is_well_formed(graph.from_distances(with_diagonal, np.zeros((with_diagonal.shape[0], 2))))
     assert abs(with_diagonal - kept).nnz == 0  # the stored matrix is not changed
 
 

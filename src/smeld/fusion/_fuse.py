@@ -47,8 +47,9 @@ def fuse(
     seed
         Seed of the principal components' starting vector; nothing else is random here.
     options
-        Passed to the method; for ``"sme"``: ``alpha``, ``gamma``, ``eta``, ``sigma_um``, ``n_genes``,
-        ``n_components`` (before those without spatial structure are dropped).
+        Passed to the method; for ``"sme"``: ``evidence`` (choose the weights from the data; about as long again as
+        the rest), ``alpha``, ``gamma``, ``eta``, ``sigma_um``, ``n_genes``, ``n_components``
+        (before those without spatial structure are dropped).
 
     Writes
     ------
@@ -117,7 +118,7 @@ def _neighbours(adata: Any, *, graph: GraphKind, n_neighbors: int, radius_um: fl
         )
     asked = graph != "auto" or radius_um is not None or n_neighbors != 10
     if stored is not None and made_here and not asked and _are_distances(stored, xy):
-        return from_distances(sparse.csr_matrix(stored))
+        return from_distances(sparse.csr_matrix(stored), xy)
     if graph not in ("auto", "lattice", "knn", "radius"):
         raise _check.unknown("graph", graph, ("auto", "lattice", "knn", "radius"))
     try:
@@ -174,7 +175,11 @@ def _needs_log(adata: Any, counts: sparse.csr_matrix) -> bool:
 
 def _reordered(graph: SpatialGraph, order: NDArray[np.intp]) -> SpatialGraph:
     return SpatialGraph(
-        _permuted(graph.connectivities, order), _permuted(graph.distances, order), graph.kind, graph.pitch_um
+        _permuted(graph.connectivities, order),
+        _permuted(graph.distances, order),
+        graph.kind,
+        graph.pitch_um,
+        graph.xy_um[order],
     )
 
 

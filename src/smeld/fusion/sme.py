@@ -3,6 +3,7 @@ expression weigh together."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check
+from smeld.fusion import _weights
 from smeld.fusion._fusion import Fusion, fusions
 from smeld.kernels import expression, smooth
 from smeld.kernels.graph import SpatialGraph
 
-#: Defaults until they are chosen from the data (`choose_weights`). `ALPHA` is in units of the mean degree: on a
-#: hexagonal lattice 9 is 1.5 per neighbour, inside the 1.5-6 over which results on cortex do not change.
-ALPHA, GAMMA, ETA = 9.0, 0.5, 0.0
 N_GENES, N_COMPONENTS = 3000, 30
-
-
-def choose_weights(**given: float | None) -> dict[str, float]:
-    """The weights to use: what was given, else the fixed defaults. The place where evidence from the data comes in."""
-    defaults = {"alpha": ALPHA, "gamma": GAMMA, "eta": ETA}
-    return {name: defaults[name] if given.get(name) is None else float(given[name] or 0.0) for name in defaults}
+#: fewer spots than this cannot be divided into blocks for an error of the evidence
+FEWEST_SPOTS = 64
 
 
 def _check_options(**given: float | None) -> None:
@@ -38,7 +33,7 @@ def _check_options(**given: float | None) -> None:
 @fusions.add("sme", cite="smeld; S x M x E normalisation after Pham et al. 2023, doi:10.1038/s41467-023-43120-6")
 def sme(
     counts: sparse.csr_matrix,
-    morphology: NDArray[np.floating] | None,
+    morphology: NDArray[np.float64] | None,
     graph: SpatialGraph,
     *,
     batch: NDArray[Any] | None = None,
@@ -47,6 +42,7 @@ def sme(
     gamma: float | None = None,
     eta: float | None = None,
     sigma_um: float | None = None,
+    evidence: bool = False,
     n_genes: int = N_GENES,
     n_components: int = N_COMPONENTS,
     log_transform: bool = True,
@@ -54,34 +50,56 @@ def sme(
     """Evidence-weighted S x M x E fusion.
 
     ``counts`` CSR [n_obs, n_genes]; ``morphology`` [n_obs, n_features], already standardised, or None; ``graph``
-    the spatial neighbours. ``alpha`` smoothing strength, ``gamma`` and ``eta`` the say of morphology and expression
-    in an edge's weight, ``sigma_um`` the spatial bandwidth (default: the median distance of neighbours).
+    the spatial neighbours. ``alpha`` smoothing strength, ``sigma_um`` spatial bandwidth, ``gamma`` and ``eta`` the say
+    of morphology and expression in an edge's weight: what is None gets the fixed default, or, with ``evidence=True``,
+    is chosen by how well held-out counts are predicted. Values that are not counts cannot be split: no evidence.
     """
     _check_options(alpha=alpha, gamma=gamma, eta=eta, sigma_um=sigma_um, n_genes=n_genes, n_components=n_components)
     log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
-    embedded = expression.embed(log_counts, graph.connectivities, n_genes=n_genes, n_components=n_components, seed=seed)
-    use = choose_weights(alpha=alpha, gamma=gamma, eta=eta)
-    if morphology is None:
-        use["gamma"] = 0.0
-    sigma = sigma_um or (float(np.median(graph.distances.data)) if graph.distances.nnz else 1.0)
-    similar_m = None
-    if morphology is not None and use["gamma"] > 0:
-        similar_m = smooth.edge_similarity(morphology, graph.distances)
-    similar_e = smooth.edge_similarity(embedded.scores, graph.distances) if use["eta"] > 0 else None
-    weights = smooth.sme_weights(
-        graph.distances,
-        sigma_um=sigma,
-        morphology=similar_m,
-        expression=similar_e,
-        gamma=use["gamma"],
-        eta=use["eta"],
-    )
-    fused = smooth.smooth(weights, embedded.scores, use["alpha"])
+    size = {"n_genes": n_genes, "n_components": n_components}
+    embedded = expression.embed(log_counts, graph.connectivities, seed=seed, **size)
+    given = _weights.Given(alpha, sigma_um, gamma, eta)
+    table = None
+    if evidence and not given.all and _can_split(counts, graph):
+        judge = _weights.Judge(counts, morphology, graph, seed=seed, **size)
+        use, table = _weights.choose(judge, given, graph, morphology=morphology is not None)
+    else:
+        use = _weights.fixed(given, graph, morphology=morphology is not None)
+    weights = edge_weights(use, embedded.scores, morphology, graph)
+    fused = smooth.smooth(weights, embedded.scores, use.alpha)
     facts = {
-        **use,
-        "sigma_um": sigma,
+        **asdict(use),
         "n_genes": len(embedded.genes),
         "n_components": fused.shape[1],
-        "n_effective": smooth.effective_size(weights, use["alpha"]),
+        "n_effective": smooth.effective_size(weights, use.alpha),
     }
-    return Fusion(fused, weights, expression=embedded.scores, facts=facts)
+    return Fusion(fused, weights, evidence=table, expression=embedded.scores, facts=facts)
+
+
+def _can_split(counts: sparse.csr_matrix, graph: SpatialGraph) -> bool:
+    whole = bool(np.equal(np.mod(counts.data, 1), 0).all())
+    return whole and counts.shape[0] >= FEWEST_SPOTS and graph.distances.nnz > 0
+
+
+def edge_weights(
+    use: _weights.Weights,
+    scores: NDArray[np.float64],
+    morphology: NDArray[np.floating] | None,
+    graph: SpatialGraph,
+) -> sparse.csr_matrix:
+    """The S x M x E weights of the graph's edges; expression speaks through what surrounds the two ends."""
+    similar_m = (
+        smooth.edge_similarity(morphology, graph.distances) if morphology is not None and use.gamma > 0 else None
+    )
+    similar_e = None
+    if use.eta > 0:
+        space = smooth.sme_weights(graph.distances, sigma_um=use.sigma_um)
+        similar_e = smooth.edge_similarity(smooth.surroundings(space, scores), graph.distances)
+    return smooth.sme_weights(
+        graph.distances,
+        sigma_um=use.sigma_um,
+        morphology=similar_m,
+        expression=similar_e,
+        gamma=use.gamma,
+        eta=use.eta,
+    )

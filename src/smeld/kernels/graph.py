@@ -24,13 +24,15 @@ class SpatialGraph:
     """Neighbours of every spot: two symmetric CSR matrices [n_obs, n_obs] of one sparsity pattern, empty diagonal.
 
     ``connectivities`` holds 1 per edge, ``distances`` micrometres (coinciding spots: a tiny positive number, so
-    that the edge is kept). ``kind`` is what was built, ``pitch_um`` the lattice constant or None.
+    that the edge is kept). ``kind`` is what was built, ``pitch_um`` the lattice constant or None, ``xy_um`` [n_obs, 2]
+    the positions.
     """
 
     connectivities: sparse.csr_matrix
     distances: sparse.csr_matrix
     kind: str
     pitch_um: float | None
+    xy_um: NDArray[np.float64]
 
 
 def lattice_pitch(xy_um: NDArray[np.float64]) -> float | None:
@@ -138,10 +140,10 @@ def _from_pairs(xy_um: NDArray[np.float64], pairs: NDArray[np.intp], kind: str, 
     distances.sort_indices()
     connectivities = distances.copy()
     connectivities.data = np.ones_like(connectivities.data)
-    return SpatialGraph(connectivities, distances, kind, pitch)
+    return SpatialGraph(connectivities, distances, kind, pitch, xy_um)
 
 
-def from_distances(distances: sparse.csr_matrix) -> SpatialGraph:
+def from_distances(distances: sparse.csr_matrix, xy_um: NDArray[np.float64]) -> SpatialGraph:
     """The graph of a stored distance matrix (as in ``obsp["spatial_distances"]``)."""
     stored = sparse.csr_matrix(distances, dtype=np.float64, copy=True)
     stored.setdiag(0)
@@ -149,7 +151,7 @@ def from_distances(distances: sparse.csr_matrix) -> SpatialGraph:
     stored.sort_indices()
     connectivities = stored.copy()
     connectivities.data = np.ones_like(connectivities.data)
-    return SpatialGraph(connectivities, stored, "stored", None)
+    return SpatialGraph(connectivities, stored, "stored", None, xy_um)
 
 
 def row_normalise(weights: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -111,6 +111,13 @@ def smooth(weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: floa
     return z[:, 0] if squeeze else z
 
 
+def surroundings(weights: sparse.csr_matrix, values: Float) -> Float:
+    """Weighted mean of the neighbours' values without the spot itself, float64 [n_obs, d]; 0 where there is none."""
+    total = np.asarray(weights.sum(axis=1)).ravel()
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(inverse[:, None] * (weights @ values))
+
+
 def effective_size(weights: sparse.csr_matrix, alpha: float, *, n_probes: int = 20) -> float:
     """Degrees of freedom of the smoother, trace of (I + alpha L)^-1: how many independent spots are left after it.
 
