@@ -87,6 +87,9 @@ def run(
     min_counts: Annotated[float, typer.Option(help="Spots with fewer counts are dropped.")] = 1.0,
     encoder: Annotated[str, typer.Option(help="Morphology encoder, or none.")] = "texture",
     method: Annotated[str, typer.Option(help="Fusion method.")] = "sme",
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Choose the fusion weights from held-out counts.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -106,6 +109,7 @@ def run(
         min_counts=min_counts,
         encoder=encoder,
         method=method,
+        evidence=evidence,
     )
     say = _say()
     _finish(pipeline.run(config, out, say=say), say)
