@@ -223,3 +223,13 @@ def test_a_representation_must_be_finite(bad: float) -> None:
     adata.obsm["rep"][4, 1] = bad
     with pytest.raises(sm.InputError, match=r"rep.*finite"):
         sm.tl.domains(adata, 3, use_rep="rep")
+
+
+@pytest.mark.parametrize(
+    ("bic", "expected"),
+    [([100.0, 20.0, 10.0, 0.0], 3), ([0.0, 10.0, 20.0], 1), ([100.0, 50.0, 0.0, 30.0], 3), ([5.0], 1)],
+)
+def test_the_number_is_the_fewest_that_reach_most_of_the_fall(bic: list[float], expected: int) -> None:
+    from smeld.tl._domains import fewest
+
+    assert fewest(pd.DataFrame({"n_domains": range(1, len(bic) + 1), "bic": bic})) == expected
