@@ -40,6 +40,8 @@ VERSIONED = (
     "pillow",
     "tifffile",
 )
+#: by-products of Space Ranger that no reader opens and that may have tens of gigabytes: not hashed
+NOT_INPUT = (".bam", ".bai", ".csi", ".cloupe", ".fastq.gz", "molecule_info.h5")
 NO_ENCODER = "none"
 
 Say = Callable[[str], None]
@@ -253,7 +255,8 @@ def _section_files(root: Path, depth: int = 3) -> list[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_file():
-            files.append(entry)
+            if not entry.name.endswith(NOT_INPUT):
+                files.append(entry)
         elif entry.is_dir() and depth > 1 and not (entry / RUN).is_file():
             files.extend(_section_files(entry, depth - 1))
     return files
