@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smeld import _adapt, _check, _keys
+from smeld._progress import track
 from smeld.kernels import consensus, mixture
 
 if TYPE_CHECKING:
@@ -181,5 +182,6 @@ def _selection(x: NDArray[np.float64], largest: int, n_effective: float, seed: n
     import pandas as pd
 
     ks = range(1, largest + 1)
-    models = [mixture.fit(x, k, seed=s, n_starts=10)[0] for k, s in zip(ks, seed.spawn(largest))]
+    tasks = track(list(zip(ks, seed.spawn(largest))), "number of domains")
+    models = [mixture.fit(x, k, seed=s, n_starts=10)[0] for k, s in tasks]
     return pd.DataFrame({"n_domains": list(ks), "bic": [mixture.bic(m, n_effective) for m in models]})
