@@ -48,9 +48,16 @@ TABLES: dict[str, tuple[str, str]] = {
     "calibration": (
         "Is the confidence worth its name?",
         'Co-membership p_ij = sum_k p_ik p_jk against "same label", pairs that belong together and apart'
-        " weighing one half each: calibration error (10 bins) and Brier score should be low, the Brier "
-        "score below a constant's; error after one-to-one matching, overall and of the half with the "
-        "highest `domain_confidence`, and their ratio. Means over seeds.",
+        " weighing one half each. p_ij is stated for pairs as they come in the tissue, of which few lie together: its "
+        "odds are carried over to pairs of which half do (`sm.tl.same_domain(..., balanced=True)`; the base rate is "
+        "the memberships' own, no truth enters); the next column is the error without that. Calibration error "
+        "(10 bins) and Brier score should be low, the Brier score below a constant's; error after one-to-one matching,"
+        " overall and of the half with the highest `domain_confidence`, and their ratio. Means over seeds.",
+    ),
+    "across": (
+        "Reliability from one section to the next",
+        "Mixtures fitted on one section, memberships predicted on the other from the first one's components, scored "
+        "against the other's layers; pairs balanced and carried over as above. Means over seeds.",
     ),
     "reliability": (
         "Reliability of co-membership",

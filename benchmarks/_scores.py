@@ -90,14 +90,32 @@ class Reliability:
     brier_constant: float
 
 
-def comembership(truth: ArrayLike, prob: ArrayLike, *, n_bins: int = N_BINS) -> Reliability:
-    """Reliability of p_ij = sum_k p_ik p_jk over all pairs i < j against "same true label", exactly, block by block."""
+def base_rate(prob: ArrayLike) -> float:
+    """Share of all pairs that lie together, by the stated memberships alone; no truth enters."""
+    p = np.asarray(prob, dtype=float)
+    return float(((p.sum(axis=0) ** 2).sum() - (p**2).sum()) / (len(p) * (len(p) - 1)))
+
+
+def carried(together: NDArray[np.float64], base: float) -> NDArray[np.float64]:
+    """Probabilities stated for pairs with this base rate, for pairs of which half lie together (Bayes)."""
+    yes, no = together * (1 - base), (1 - together) * base
+    return np.asarray(np.divide(yes, yes + no, out=np.full_like(yes, 0.5), where=yes + no > 0))
+
+
+def comembership(truth: ArrayLike, prob: ArrayLike, *, carry: bool = True, n_bins: int = N_BINS) -> Reliability:
+    """Reliability of p_ij = sum_k p_ik p_jk over all pairs i < j against "same true label", exactly, block by block.
+
+    Pairs are weighted so that half lie together. p_ij is stated for pairs as they come in the tissue; ``carry`` takes
+    its odds to that base rate, with the base rate that the memberships themselves state.
+    """
     t, _ = codes(truth)
     p = np.asarray(prob, dtype=float)
+    base = base_rate(p)
     total = np.zeros((2, 4, n_bins))  # [same?][count, sum p, sum p^2, unused][bin]
     for start in range(0, len(t), _BLOCK):
         rows = slice(start, start + _BLOCK)
         together = np.clip(p[rows] @ p[start:].T, 0.0, 1.0)
+        together = carried(together, base) if carry else together
         same = t[rows, None] == t[None, start:]
         upper = np.triu(np.ones(together.shape, dtype=bool), k=1)
         for flag in (0, 1):

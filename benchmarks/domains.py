@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +77,13 @@ def _scored(adata: Any) -> dict[str, Any]:
     """What the division and its confidence are worth on the labelled spots."""
     keep = scored(adata)
     truth, found = (adata.obs[c].astype(str).to_numpy()[keep] for c in ("truth", "domain"))
-    reliability = _scores.comembership(truth, adata.obsm["domain_prob"].to_numpy()[keep])
+    prob = adata.obsm["domain_prob"].to_numpy()[keep]
+    reliability = _scores.comembership(truth, prob)
     return {
         **_scores.score(truth, found),
         **_scores.risk_coverage(truth, found, adata.obs["domain_confidence"].to_numpy()[keep]),
         "calibration_error": reliability.calibration_error,
+        "calibration_error_plain": _scores.comembership(truth, prob, carry=False).calibration_error,
         "brier": reliability.brier,
         "bins": reliability.bins,
     }
@@ -87,14 +91,15 @@ def _scored(adata: Any) -> dict[str, Any]:
 
 def measure(names: list[str], *, seeds: int, images: tuple[bool, ...] = (True, False)) -> list[dict[str, Any]]:
     """Each section, with and without its image, in a process of its own; absent sections say so."""
-    results = []
+    jobs = []
     for name in names:
         section = SECTIONS[name]
         # on simulated sections `simulated_image` compares with and without
         wanted = images if section.path is not None else images[:1]
-        for image in wanted if section.has_image else (False,):
-            results.append(_in_child(section, seeds=seeds, image=image))
-    return results
+        jobs += [(section, image) for image in (wanted if section.has_image else (False,))]
+    # a child has one thread: as many run at a time as there are cores
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda job: _in_child(job[0], seeds=seeds, image=job[1]), jobs))
 
 
 def _in_child(section: Section, *, seeds: int, image: bool) -> dict[str, Any]:
@@ -169,13 +174,14 @@ def calibration_rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for result in (r for r in results if "failed" not in r):
         mean = {
             k: _scores.summary([run[k] for run in result["runs"]])["mean"]
-            for k in ("calibration_error", "brier", "error", "error_confident_half")
+            for k in ("calibration_error", "calibration_error_plain", "brier", "error", "error_confident_half")
         }
         found.append(
             {
                 "section": result["section"],
                 "image": result["image"],
                 "calibration error": mean["calibration_error"],
+                "with the base rate of the tissue": mean["calibration_error_plain"],
                 "Brier": mean["brier"],
                 "Brier of a constant": 0.25,
                 "error": mean["error"],

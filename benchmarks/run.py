@@ -17,6 +17,7 @@ from typing import Any
 
 import _measure
 import _page
+import across
 import domains
 import main_job
 import peers
@@ -54,6 +55,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "import": lambda asked: {"import": main_job.measure_import()},
     "main_job": lambda asked: {"main_job": main_job.measure_main_job()},
     "domains": _domains,
+    "across": lambda asked: {"across": across.measure(seeds=asked.seeds)},
     "simple_methods": lambda asked: simple_methods.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds),
     "simulated_image": lambda asked: {"simulated_image": simulated_image.measure(runs=2 * asked.seeds)},
     "peers": lambda asked: peers.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds, only=asked.peer),

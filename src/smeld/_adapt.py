@@ -176,3 +176,41 @@ def canonical_order(data: Any) -> NDArray[np.intp]:
             cure="adata.obs_names_make_unique()",
         )
     return np.argsort(np.asarray(names, dtype=str), kind="stable")
+
+
+def sections(data: Any, batch_key: str | None) -> tuple[NDArray[np.intp], list[str]]:
+    """(number of each spot's section, names of the sections); one section without a name where no key is given."""
+    adata = table(data)
+    if batch_key is None:
+        return np.zeros(adata.n_obs, dtype=np.intp), [""]
+    _check.require(adata.obs, batch_key, "obs", "name the column that holds the section of each spot")
+    section, names = numbered(adata.obs[batch_key])
+    if (section < 0).any():
+        found = f"{int((section < 0).sum())} missing in obs[{batch_key!r}]"
+        raise _check.problem("every spot needs a section", found=found, cure="name it, or drop those spots")
+    return section, names
+
+
+def numbered(column: Any) -> tuple[NDArray[np.intp], list[str]]:
+    """(number by spot, names in the column's own order); missing and empty values are -1, unused names dropped."""
+    import pandas as pd
+
+    values = column.astype("category").cat
+    # integers that a missing value made floats keep their names
+    text = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.categories]
+    codes = values.codes.to_numpy()
+    used = set(codes[codes >= 0].tolist())
+    names = list(dict.fromkeys(t for i, t in enumerate(text) if t.strip() and i in used))
+    number = (
+        pd.Index(names, dtype=object).get_indexer(pd.Index(text, dtype=object)) if names else np.full(len(text), -1)
+    )
+    return np.append(number, -1)[codes].astype(np.intp), names  # code -1 is the last
+
+
+def within_sections(distances: sparse.csr_matrix, xy_um: NDArray[np.float64], section: NDArray[np.integer]) -> bool:
+    """False where a stored graph is of other positions, as of a result that was read in another unit, or joins
+    sections (whose positions then took each other's places)."""
+    edges = sparse.coo_matrix(distances)
+    length = np.linalg.norm(xy_um[edges.row] - xy_um[edges.col], axis=1)
+    right = np.allclose(edges.data, length, rtol=1e-6, atol=1e-5)
+    return bool(right and (section[edges.row] == section[edges.col]).all())

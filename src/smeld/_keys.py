@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SPATIAL = "spatial"  # as delivered, never touched
 SPATIAL_UM = "spatial_um"  # guaranteed, micrometres, float64 [n_obs, 2], x then y (y downwards, as in images)
 PCA = "X_pca"
+LOADINGS = "PCs"  # in varm, scanpy's name
 MORPH_PREFIX = "morph_"  # + encoder
 FUSED_PREFIX = "fused_"  # + method
 # obsp

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld.fusion._fusion import Fusion, fusions
-from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, spatial_graph
+from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, sectioned_graph, spatial_graph
 
 
 def fuse(
@@ -22,6 +22,7 @@ def fuse(
     n_neighbors: int = 10,
     radius_um: float | None = None,
     layer: str | None = None,
+    batch_key: str | None = None,
     key_added: str | None = None,
     seed: int = 0,
     **options: Any,
@@ -42,6 +43,10 @@ def fuse(
         micrometres, made by smeld) is used again unless one of these is set.
     layer
         Layer that holds the counts; ``X`` by default.
+    batch_key
+        Column of ``obs`` that names each spot's section. Neighbours are then sought within sections only (positions
+        of different sections may overlap), and what sets sections apart but not their domains is removed from the
+        embedding. None: one section.
     key_added
         Name of the embedding in ``obsm``; ``"fused_<method>"`` by default.
     seed
@@ -53,7 +58,8 @@ def fuse(
 
     Writes
     ------
-    ``obsm["fused_<method>"]`` float64 [n_obs, d]; ``obsm["X_pca"]`` where the method has components;
+    ``obsm["fused_<method>"]`` float64 [n_obs, d]; ``obsm["X_pca"]`` and ``varm["PCs"]`` where the method has
+    components;
     ``obsp["sme_weights"]``, ``obsp["spatial_connectivities"]``, ``obsp["spatial_distances"]`` (CSR, micrometres);
     ``uns["fusion_evidence"]`` where the method gives evidence; the record ``uns["smeld"]["fused_<method>"]``.
 
@@ -68,7 +74,8 @@ def fuse(
     card = fusions[method]
     counts = _adapt.counts(adata, layer)
     order = _adapt.canonical_order(adata)
-    neighbours = _neighbours(adata, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
+    section, names = _adapt.sections(adata, batch_key)
+    neighbours = _neighbours(adata, section, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
     morph_key = _morphology_key(adata, morphology)
     features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64)[order])
     if method == "sme":
@@ -78,7 +85,7 @@ def fuse(
             counts[order],
             features,
             _reordered(neighbours, order),
-            batch=None,
+            batch=section[order] if len(names) > 1 else None,
             seed=seed,
             **options,
         )
@@ -92,7 +99,7 @@ def fuse(
         function="sm.fuse",
         params={"method": method, "graph": neighbours.kind, **options, **fusion.facts},
         seed=seed,
-        inputs={"morphology": morph_key, "layer": layer or "X"},
+        inputs={"morphology": morph_key, "layer": layer or "X", "batch_key": batch_key},
     )
     return fusion
 
@@ -108,7 +115,9 @@ def _option_error(method: str, options: dict[str, Any], error: TypeError) -> Exc
     )
 
 
-def _neighbours(adata: Any, *, graph: GraphKind, n_neighbors: int, radius_um: float | None) -> SpatialGraph:
+def _neighbours(
+    adata: Any, section: NDArray[np.intp], *, graph: GraphKind, n_neighbors: int, radius_um: float | None
+) -> SpatialGraph:
     xy = _adapt.xy_um(adata)
     stored = adata.obsp.get(_keys.DISTANCES)
     made_here = _keys.DISTANCES in adata.uns.get(_keys.RECORD, {})
@@ -117,21 +126,15 @@ def _neighbours(adata: Any, *, graph: GraphKind, n_neighbors: int, radius_um: fl
             "radius_um has no meaning for this graph", found=f"graph={graph!r}", cure="pass graph='radius' too"
         )
     asked = graph != "auto" or radius_um is not None or n_neighbors != 10
-    if stored is not None and made_here and not asked and _are_distances(stored, xy):
+    if stored is not None and made_here and not asked and _adapt.within_sections(stored, xy, section):
         return from_distances(sparse.csr_matrix(stored), xy)
     if graph not in ("auto", "lattice", "knn", "radius"):
         raise _check.unknown("graph", graph, ("auto", "lattice", "knn", "radius"))
     try:
-        return spatial_graph(xy, kind=graph, n_neighbors=n_neighbors, radius_um=radius_um)
+        settings: dict[str, Any] = {"kind": graph, "n_neighbors": n_neighbors, "radius_um": radius_um}
+        return sectioned_graph(xy, section, **settings) if section.any() else spatial_graph(xy, **settings)
     except ValueError as error:
         raise _check.problem(str(error)) from error
-
-
-def _are_distances(stored: Any, xy_um: NDArray[np.float64]) -> bool:
-    """False where a stored graph is of other positions, as of a result that was read in another unit."""
-    edges = sparse.coo_matrix(stored)
-    length = np.linalg.norm(xy_um[edges.row] - xy_um[edges.col], axis=1)
-    return bool(np.allclose(edges.data, length, rtol=1e-6, atol=1e-5))
 
 
 def _morphology_key(adata: Any, morphology: str | None) -> str | None:
@@ -199,6 +202,7 @@ def _restored(fusion: Fusion, order: NDArray[np.intp]) -> Fusion:
         fusion.evidence,
         None if fusion.posterior_sd is None else fusion.posterior_sd[back],
         None if fusion.expression is None else fusion.expression[back],
+        fusion.loadings,
         fusion.facts,
     )
 
@@ -207,6 +211,8 @@ def _write(adata: Any, fusion: Fusion, graph: SpatialGraph, key: str) -> None:
     adata.obsm[key] = fusion.embedding
     if fusion.expression is not None:
         adata.obsm[_keys.PCA] = fusion.expression
+    if fusion.loadings is not None:
+        adata.varm[_keys.LOADINGS] = fusion.loadings
     adata.obsp[_keys.SME_WEIGHTS] = fusion.weights
     adata.obsp[_keys.CONNECTIVITIES] = graph.connectivities
     adata.obsp[_keys.DISTANCES] = graph.distances

@@ -22,7 +22,8 @@ class Fusion:
 
     ``embedding`` float64 [n_obs, d]; ``weights`` symmetric CSR [n_obs, n_obs], the S x M x E edges; ``evidence`` a
     labelled table of what each modality adds, or None where the method has none; ``posterior_sd`` [n_obs, d] or
-    None; ``expression`` [n_obs, d] the components before smoothing; ``facts`` what was used, for the record.
+    None; ``expression`` [n_obs, d] the components before smoothing; ``loadings`` [n_genes, d] of the components, 0
+    for genes that were not used; ``facts`` what was used, for the record.
     """
 
     embedding: NDArray[np.float64]
@@ -30,6 +31,7 @@ class Fusion:
     evidence: pd.DataFrame | None = None
     posterior_sd: NDArray[np.float64] | None = None
     expression: NDArray[np.float64] | None = None
+    loadings: NDArray[np.float64] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 

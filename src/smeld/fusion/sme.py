@@ -13,7 +13,7 @@ from scipy import sparse
 from smeld import _check
 from smeld.fusion import _weights
 from smeld.fusion._fusion import Fusion, fusions
-from smeld.kernels import expression, smooth
+from smeld.kernels import expression, sections, smooth
 from smeld.kernels.graph import SpatialGraph
 
 N_GENES, N_COMPONENTS = 3000, 30
@@ -50,14 +50,17 @@ def sme(
     """Evidence-weighted S x M x E fusion.
 
     ``counts`` CSR [n_obs, n_genes]; ``morphology`` [n_obs, n_features], already standardised, or None; ``graph``
-    the spatial neighbours. ``alpha`` smoothing strength, ``sigma_um`` spatial bandwidth, ``gamma`` and ``eta`` the say
-    of morphology and expression in an edge's weight: what is None gets the fixed default, or, with ``evidence=True``,
-    is chosen by how well held-out counts are predicted. Values that are not counts cannot be split: no evidence.
+    the spatial neighbours; ``batch`` int [n_obs] the section of each spot, whose offsets are removed, or None.
+    ``alpha`` smoothing strength, ``sigma_um`` spatial bandwidth, ``gamma`` and ``eta`` the say of morphology and
+    expression in an edge's weight: what is None gets the fixed default, or, with ``evidence=True``, is chosen by how
+    well held-out counts are predicted. Values that are not counts cannot be split: no evidence.
     """
     _check_options(alpha=alpha, gamma=gamma, eta=eta, sigma_um=sigma_um, n_genes=n_genes, n_components=n_components)
     log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
     size = {"n_genes": n_genes, "n_components": n_components}
     embedded = expression.embed(log_counts, graph.connectivities, seed=seed, **size)
+    if batch is not None:
+        embedded = _without_batch(embedded, batch, graph, seed=seed)
     given = _weights.Given(alpha, sigma_um, gamma, eta)
     table = None
     if evidence and not given.all and _can_split(counts, graph):
@@ -73,7 +76,21 @@ def sme(
         "n_components": fused.shape[1],
         "n_effective": smooth.effective_size(weights, use.alpha),
     }
-    return Fusion(fused, weights, evidence=table, expression=embedded.scores, facts=facts)
+    loadings = np.zeros((counts.shape[1], fused.shape[1]))
+    loadings[embedded.genes] = embedded.loadings.T
+    return Fusion(fused, weights, evidence=table, expression=embedded.scores, loadings=loadings, facts=facts)
+
+
+def _without_batch(
+    embedded: expression.Embedding, batch: NDArray[np.integer], graph: SpatialGraph, *, seed: int
+) -> expression.Embedding:
+    """Components without the sections' offsets; those that then no longer vary in space are dropped."""
+    weights = smooth.sme_weights(graph.distances, sigma_um=_weights.neighbour_distance(graph))
+    smoothed = smooth.smooth(weights, embedded.scores, _weights.STRONGEST)
+    offset = sections.offsets(smoothed, batch, seed=np.random.SeedSequence(seed))
+    scores = embedded.scores - offset[batch]
+    keep = expression.spatial_components(scores, graph.connectivities)
+    return expression.Embedding(scores[:, keep], embedded.genes, embedded.loadings[keep], embedded.variance_ratio[keep])
 
 
 def _can_split(counts: sparse.csr_matrix, graph: SpatialGraph) -> bool:

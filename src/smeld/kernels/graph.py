@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,35 @@ def spatial_graph(
         pairs = _knn_pairs(xy_um, n_neighbors)
         built = "knn"
     return _from_pairs(xy_um, pairs, built, pitch)
+
+
+def sectioned_graph(xy_um: NDArray[np.float64], section: NDArray[np.integer], **settings: Any) -> SpatialGraph:
+    """The spatial graphs of several sections as one: neighbours are sought within each ``section`` (int [n_obs]).
+
+    Settings as for ``spatial_graph``. ``kind`` names all kinds that were built, ``pitch_um`` is the sections' common
+    lattice constant or None. Sections of a single spot have no neighbours.
+    """
+    rows, columns, lengths, kinds, pitches = [], [], [], set(), []
+    for s in np.unique(section):
+        here = np.flatnonzero(section == s)
+        if len(here) < 2:
+            continue
+        made = spatial_graph(xy_um[here], **settings)
+        edges = made.distances.tocoo()
+        rows.append(here[edges.row])
+        columns.append(here[edges.col])
+        lengths.append(edges.data)
+        kinds.add(made.kind)
+        pitches.append(made.pitch_um)
+    n = len(xy_um)
+    i, j = (np.concatenate([*part, np.empty(0, dtype=np.intp)]) for part in (rows, columns))
+    distances = sparse.csr_matrix((np.concatenate([*lengths, np.empty(0)]), (i, j)), shape=(n, n))
+    distances.sort_indices()
+    connectivities = distances.copy()
+    connectivities.data = np.ones_like(connectivities.data)
+    known = [p for p in pitches if p is not None]
+    pitch = float(np.median(known)) if known and len(known) == len(pitches) else None
+    return SpatialGraph(connectivities, distances, " and ".join(sorted(kinds)) or "no neighbours", pitch, xy_um)
 
 
 def _knn_pairs(xy_um: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]:

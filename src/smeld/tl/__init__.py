@@ -1,19 +1,25 @@
 """The tasks: each fetches arrays, calls kernels, writes under ``key_added``, and returns a small frozen result."""
 
 from smeld.tl._contiguity import Contiguity, contiguity
+from smeld.tl._denoise import Denoised, denoise, impute
 from smeld.tl._domains import Domains, domains
 from smeld.tl._markers import markers
 from smeld.tl._pieces import Pieces, pieces
 from smeld.tl._quality import QualityControl, quality_control
+from smeld.tl._same_domain import same_domain
 
 __all__ = [
     "Contiguity",
+    "Denoised",
     "Domains",
     "Pieces",
     "QualityControl",
     "contiguity",
+    "denoise",
     "domains",
+    "impute",
     "markers",
     "pieces",
     "quality_control",
+    "same_domain",
 ]

@@ -172,35 +172,13 @@ def labelled(adata: Any, groups: str, batch_key: str | None) -> Labelled:
     """Fetch labels, sections, positions and neighbours; with the errors that help where one is missing."""
     _check.require(adata.obs, groups, "obs", "run sm.tl.domains(adata) first, or name a column of labels")
     order = _adapt.canonical_order(adata)
-    label, names = _numbered(adata.obs[groups])
+    label, names = _adapt.numbered(adata.obs[groups])
     if not names:
         raise _check.problem(f"obs[{groups!r}] holds no labels", found=f"{len(label)} missing values")
-    section, sections = np.zeros(adata.n_obs, dtype=np.intp), [""]
-    if batch_key is not None:
-        _check.require(adata.obs, batch_key, "obs", "name the column that holds the section of each spot")
-        section, sections = _numbered(adata.obs[batch_key])
-        if (section < 0).any():
-            found = f"{int((section < 0).sum())} missing in obs[{batch_key!r}]"
-            raise _check.problem("every spot needs a section", found=found, cure="name it, or drop those spots")
+    section, sections = _adapt.sections(adata, batch_key)
     xy = _adapt.xy_um(adata)[order]
     graph, kind = _neighbours(adata, order, xy, section[order])
     return Labelled(order, label[order], names, section[order], sections, xy, graph, kind)
-
-
-def _numbered(column: Any) -> tuple[Int, list[str]]:
-    """(number by spot, names in the column's own order); missing and empty values are -1, unused names dropped."""
-    import pandas as pd
-
-    values = column.astype("category").cat
-    # integers that a missing value made floats keep their names
-    text = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.categories]
-    codes = values.codes.to_numpy()
-    used = set(codes[codes >= 0].tolist())
-    names = list(dict.fromkeys(t for i, t in enumerate(text) if t.strip() and i in used))
-    number = (
-        pd.Index(names, dtype=object).get_indexer(pd.Index(text, dtype=object)) if names else np.full(len(text), -1)
-    )
-    return np.append(number, -1)[codes].astype(np.intp), names  # code -1 is the last
 
 
 def _neighbours(adata: Any, order: Int, xy_um: NDArray[np.float64], section: Int) -> tuple[sparse.csr_matrix, str]:
@@ -208,25 +186,7 @@ def _neighbours(adata: Any, order: Int, xy_um: NDArray[np.float64], section: Int
     stored = adata.obsp.get(_keys.DISTANCES)
     if stored is not None and _keys.DISTANCES in adata.uns.get(_keys.RECORD, {}):
         distances = sparse.csr_matrix(sparse.csr_matrix(stored)[order][:, order])
-        if _fits(distances, xy_um, section):
+        if _adapt.within_sections(distances, xy_um, section):
             return spatial.from_distances(distances, xy_um).connectivities, "stored"
-    rows, columns, kinds = [], [], set()
-    for s in range(int(section.max(initial=0)) + 1):
-        here = np.flatnonzero(section == s)
-        if len(here) > 1:
-            made = spatial.spatial_graph(xy_um[here])
-            edges = made.connectivities.tocoo()
-            rows.append(here[edges.row])
-            columns.append(here[edges.col])
-            kinds.add(made.kind)
-    i, j = (np.concatenate([*part, np.empty(0, dtype=np.intp)]) for part in (rows, columns))
-    graph = sparse.csr_matrix((np.ones(len(i)), (i, j)), shape=(len(order), len(order)))
-    return graph, " and ".join(sorted(kinds)) or "no neighbours"
-
-
-def _fits(distances: sparse.csr_matrix, xy_um: NDArray[np.float64], section: Int) -> bool:
-    """False where a stored graph is of other positions, or joins sections (which then took each other's places)."""
-    edges = distances.tocoo()
-    length = np.linalg.norm(xy_um[edges.row] - xy_um[edges.col], axis=1)
-    right = np.allclose(edges.data, length, rtol=1e-6, atol=1e-5)
-    return bool(right and (section[edges.row] == section[edges.col]).all())
+    made = spatial.sectioned_graph(xy_um, section)
+    return made.connectivities, made.kind

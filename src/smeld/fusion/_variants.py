@@ -1,0 +1,81 @@
+"""The fused embedding again, from thinned counts and at other strengths of smoothing: what a consensus is made over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smeld import _adapt, _keys
+from smeld.kernels import expression, smooth, split
+
+Float = NDArray[np.float64]
+
+#: strengths of smoothing, in multiples of the one that fused
+SCALES = (0.5, 1.0, 2.0)
+#: share of the counts that a split keeps
+KEPT_COUNTS = 0.8
+#: larger sections are perturbed by the starts' samples of spots alone: at that size a split changes little
+MOST_SPLIT = 20_000
+
+
+def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.random.SeedSequence) -> list[Float]:
+    """Embeddings like ``obsm[rep]``, the stored one first, spots in canonical order; that one alone where what it was
+    made of is not stored.
+
+    Every split thins the counts beta-binomially (``kernels.split``), projects them on the stored loadings and smooths
+    along the stored weights; the thinned components get each section's mean of the full ones.
+    """
+    order = _adapt.canonical_order(adata)
+    stored = np.asarray(adata.obsm[rep], dtype=np.float64)[order]
+    facts = adata.uns.get(_keys.RECORD, {}).get(rep, {})
+    alpha = facts.get("params", {}).get("alpha")
+    if alpha is None or _keys.PCA not in adata.obsm or _keys.SME_WEIGHTS not in adata.obsp:
+        return [stored]
+    weights = adata.obsp[_keys.SME_WEIGHTS][order][:, order].tocsr()
+    weights.sort_indices()
+    bases = [np.asarray(adata.obsm[_keys.PCA], dtype=np.float64)[order]]
+    if bases[0].shape != stored.shape:
+        return [stored]
+    if n_splits:
+        bases += _thinned(adata, facts.get("inputs", {}), order, bases[0], weights, n_splits, seed)
+    made = [stored]
+    for i, base in enumerate(bases):
+        wanted = [s for s in (SCALES if scales else (1.0,)) if i or s != 1.0]
+        made += [smooth.smooth(weights, base, float(alpha) * s) for s in wanted]
+    return made
+
+
+def _thinned(
+    adata: Any,
+    inputs: Any,
+    order: NDArray[np.intp],
+    full: Float,
+    weights: Any,
+    n_splits: int,
+    seed: np.random.SeedSequence,
+) -> list[Float]:
+    layer = str(inputs.get("layer", "X"))
+    counts = _adapt.counts(adata, None if layer == "X" else layer)[order]
+    loadings = adata.varm.get(_keys.LOADINGS)
+    fits = loadings is not None and loadings.shape[1] == full.shape[1]
+    if not fits or adata.n_obs > MOST_SPLIT or not _adapt.are_counts(counts):
+        return []
+    batch_key = str(inputs.get("batch_key", "none"))
+    section, _ = _adapt.sections(adata, None if batch_key == "none" else batch_key)
+    used = np.flatnonzero(np.abs(loadings).sum(axis=1) > 0)
+    dispersion = split.local_dispersion(counts, weights)
+    made = []
+    for child in seed.spawn(n_splits):
+        part, _ = split.thin(counts, KEPT_COUNTS, dispersion, np.random.default_rng(child))
+        scaled = expression.scale_columns(expression.log_normalise(part)[:, used])
+        made.append(_recentred(np.asarray(scaled @ loadings[used]), full, section[order]))
+    return made
+
+
+def _recentred(x: Float, like: Float, section: NDArray[np.intp]) -> Float:
+    """``x`` with each section's mean of ``like``."""
+    size = np.maximum(np.bincount(section), 1)
+    shift = np.stack([np.bincount(section, c) / size for c in (like - x).T], axis=1)
+    return np.asarray(x + shift[section])
