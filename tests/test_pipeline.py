@@ -64,7 +64,7 @@ def record(folder: Path) -> dict[str, Any]:
 def test_exactly_the_files_that_are_promised(done: pipeline.RunResult) -> None:
     files = {name for name, kind in command_line.tree(done.folder).items() if kind != "folder"}
     figures = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    tables = {"tables/spots.csv", "tables/domains.csv", "tables/markers.csv"}
+    tables = {"tables/spots.csv", "tables/domains.csv", "tables/domain_pieces.csv", "tables/markers.csv"}
     wanted = {"result.h5ad", "report.html", "run.toml"} | tables | figures
     assert wanted <= files
     assert files - wanted <= OPTIONAL

@@ -25,6 +25,7 @@ SME_WEIGHTS = "sme_weights"
 SME = "sme"
 # obs
 DOMAIN = "domain"
+PIECE = "domain_piece"
 CONFIDENCE_SUFFIX = "_confidence"
 PROB_SUFFIX = "_prob"
 # uns

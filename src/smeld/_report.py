@@ -258,6 +258,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "selection": facts.table(adata.uns.get(f"{key}_selection")),
         "sure": facts.sureness(adata, key, noun),
         "has_prob": f"{key}{_keys.PROB_SUFFIX}" in adata.obsm,
+        "has_pieces": f"{key}_pieces" in adata.uns,
         "has_image": _adapt.image(adata, library_id, preview=True) is not None,
         "figures": figures,
         "markers": facts.markers(adata, key) if "uri" in figures["markers"] else [],

@@ -165,12 +165,24 @@ def domains(adata: AnnData, key: str) -> list[dict[str, Any]]:
                 "n": f"{int(chosen.sum()):,}",
                 "share": percent(float(chosen.mean())),
                 "median": "" if values is None else f"{np.nanmedian(values[chosen]):.2f}",
+                "pieces": _pieces(adata, key, found.names[code]),
                 "sure": "" if values is None else percent(sure),
                 "sure_share": sure,
                 "other": _runner_up(adata, key, found.names[code], chosen),
             }
         )
     return rows
+
+
+def _pieces(adata: AnnData, key: str, name: str) -> str:
+    """Number of connected pieces of a domain, and the size of its largest in micrometres."""
+    table = adata.uns.get(f"{key}_pieces")
+    if not isinstance(table, pd.DataFrame) or "label" not in table:
+        return ""
+    mine = table[table["label"].astype(str) == name]
+    if mine.empty:
+        return ""
+    return f"{len(mine):,} (largest {mine['extent_um'].max():,.0f} µm)"
 
 
 def _runner_up(adata: AnnData, key: str, name: str, chosen: Any) -> str:

@@ -111,7 +111,7 @@ def configure(**settings: Any) -> RunConfig:
 def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) -> RunResult:
     """The whole main job. ``out`` appears, or is replaced, only when everything in it is complete.
 
-    Steps: read, quality control, morphology, fusion, domains, markers, then tables, figures, report. ``say`` is
+    Steps: read, quality control, morphology, fusion, domains and their pieces, markers, then tables, figures, report. ``say`` is
     told each step as it begins. Raises InputError for bad input; ``out`` is then untouched.
     """
     folder = Path(out)
@@ -174,6 +174,7 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
     fusion.fuse(adata, config.method, morphology=morphology, seed=config.seed, **options)
     say("domains")
     tl.domains(adata, config.n_domains, use_rep=_keys.FUSED_PREFIX + config.method, seed=config.seed)
+    tl.pieces(adata)
     say("marker genes")
     tl.markers(adata)
 
@@ -195,7 +196,7 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
     import pandas as pd
 
     xy = _adapt.xy_um(adata)
-    names = [_keys.DOMAIN, _keys.DOMAIN + _keys.CONFIDENCE_SUFFIX]
+    names = [_keys.DOMAIN, _keys.DOMAIN + _keys.CONFIDENCE_SUFFIX, _keys.PIECE]
     quality = [c for c in ("total_counts", "n_genes_by_counts", "pct_counts_mt", "low_counts") if c in adata.obs]
     spots = pd.DataFrame({"spot": adata.obs_names, "x_um": xy[:, 0], "y_um": xy[:, 1]})
     for column in [*names, *quality]:
@@ -207,7 +208,7 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
         median_counts=("total_counts", "median"),
         median_genes=("n_genes_by_counts", "median"),
     ).reset_index()
-    tables = {"spots": spots, "domains": summary, "markers": adata.uns[_keys.MARKERS]}
+    tables = {"spots": spots, "domains": summary, "markers": adata.uns[_keys.MARKERS], "domain_pieces": adata.uns[_keys.PIECE + "s"]}
     for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection"):
         if key in adata.uns:
             tables[key] = adata.uns[key]

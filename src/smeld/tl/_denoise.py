@@ -48,6 +48,11 @@ class _Input:
     xy_um: NDArray[np.float64]
     order: NDArray[np.intp]
 
+    @property
+    def splittable(self) -> bool:
+        """True where there are enough spots to choose settings from."""
+        return len(self.size) >= FEWEST_SPOTS
+
 
 def denoise(
     data: Any,
@@ -201,6 +206,7 @@ def _run(
     columns = _columns(adata, genes)
     _check_size(adata.n_obs, len(columns), max_gib)
     found = _arrays(adata, layer, seed)
+    origin = "given" if settings is not None else "held-out counts" if found.splittable else "fixed"
     settings, scores = _settings(found, settings, noise, n_components, seed)
     gene = kernel.gene_moments(found.counts, found.size)
     q = _scores(found, gene, settings)
@@ -212,7 +218,7 @@ def _run(
     )  # fmt: skip
     slot = _write(adata, key, values, columns, whole=genes is None)
     params = {"noise": noise, "n_components": settings.rank, "ridge": settings.ridge, "own": settings.own,
-              "trust": settings.trust, "settings_from": "given" if scores is None else "held-out counts"}  # fmt: skip
+              "trust": settings.trust, "settings_from": origin}  # fmt: skip
     inputs = {"layer": layer or "X", "weights": _keys.SME_WEIGHTS}
     _keys.record(adata, key, function=function, params=params, seed=seed, inputs=inputs)
     return Denoised(slot, key, settings, scores)
@@ -297,7 +303,7 @@ def _settings(
     """The settings given, else those that predict held-out counts best, with the table of errors."""
     if settings is not None:
         return settings, None
-    if len(found.size) < FEWEST_SPOTS:
+    if not found.splittable:
         return choice.fixed(n_components, float(found.size.mean())), None
     rows = choice.sample(found.xy_um)
     made = choice.choose(
