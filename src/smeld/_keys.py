@@ -15,6 +15,8 @@ SPATIAL = "spatial"  # as delivered, never touched
 SPATIAL_UM = "spatial_um"  # guaranteed, micrometres, float64 [n_obs, 2], x then y (y downwards, as in images)
 PCA = "X_pca"
 LOADINGS = "PCs"  # in varm, scanpy's name
+TYPE_PCA = "X_types"  # components for cell types, not chosen for space
+TYPE_LOADINGS = "types_loadings"  # in varm
 MORPH_PREFIX = "morph_"  # + encoder
 FUSED_PREFIX = "fused_"  # + method
 # obsp

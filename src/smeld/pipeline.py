@@ -111,8 +111,8 @@ def configure(**settings: Any) -> RunConfig:
 def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) -> RunResult:
     """The whole main job. ``out`` appears, or is replaced, only when everything in it is complete.
 
-    Steps: read, quality control, morphology, fusion, domains and their pieces, markers, then tables, figures, report. ``say`` is
-    told each step as it begins. Raises InputError for bad input; ``out`` is then untouched.
+    Steps: read, quality control, morphology, fusion, domains and their pieces, markers, then tables, figures,
+    report. ``say`` is told each step as it begins. Raises InputError for bad input; ``out`` is then untouched.
     """
     folder = Path(out)
     refuse_foreign(folder, known=WRITTEN, marker=RUN)
@@ -208,7 +208,12 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
         median_counts=("total_counts", "median"),
         median_genes=("n_genes_by_counts", "median"),
     ).reset_index()
-    tables = {"spots": spots, "domains": summary, "markers": adata.uns[_keys.MARKERS], "domain_pieces": adata.uns[_keys.PIECE + "s"]}
+    tables = {
+        "spots": spots,
+        "domains": summary,
+        "markers": adata.uns[_keys.MARKERS],
+        "domain_pieces": adata.uns[_keys.PIECE + "s"],
+    }
     for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection"):
         if key in adata.uns:
             tables[key] = adata.uns[key]

@@ -125,7 +125,7 @@ def test_the_record_says_what_was_done() -> None:
     record = adata.uns[_keys.RECORD]["fused_sme"]
     assert set(record) == {"function", "params", "seed", "version", "inputs"}
     assert record["function"] == "sm.fuse" and record["seed"] == 5 and record["version"] == sm.__version__
-    assert record["inputs"] == {"morphology": "morph_texture", "layer": "X"}
+    assert record["inputs"] == {"morphology": "morph_texture", "layer": "X", "batch_key": "none"}
     params = record["params"]
     assert params["method"] == "sme" and params["alpha"] == 4.0 and params["gamma"] == 0.25
     assert params["graph"] == "lattice"

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import smeld as sm
 from smeld.kernels import graph
-from smeld.kernels.graph import SpatialGraph, spatial_graph
+from smeld.kernels.graph import SpatialGraph, sectioned_graph, spatial_graph
 
 XY = NDArray[np.float64]
 
@@ -257,3 +257,55 @@ def test_row_normalise_gives_rows_of_sum_one_and_leaves_lone_spots_empty() -> No
     linked = made.connectivities.getnnz(axis=1) > 0
     assert total[linked] == pytest.approx(1.0)
     assert not linked[-1] and total[-1] == 0
+
+
+# ------------------------------------------------------------------------------------------------ several sections
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.sampled_from(["auto", "knn", "radius"]))
+def test_the_graph_of_sections_is_block_diagonal(sizes: list[int], kind: graph.GraphKind) -> None:
+    parts = [cells(n, seed) for seed, n in enumerate(sizes)]
+    section = np.repeat(np.arange(len(sizes)), sizes)
+    made = sectioned_graph(np.concatenate(parts), section, kind=kind, n_neighbors=5, radius_um=250.0)
+    single = [spatial_graph(xy, kind=kind, n_neighbors=5, radius_um=250.0) for xy in parts]
+    assert is_well_formed(made) and made.connectivities.shape == (sum(sizes), sum(sizes))
+    assert np.array_equal(made.distances.toarray(), sparse.block_diag([s.distances for s in single]).toarray())
+    assert np.array_equal(pattern(made), sparse.block_diag([s.connectivities for s in single]).toarray() > 0)
+
+
+@given(st.integers(0, 50), st.sampled_from(["cells", "lattice"]))
+def test_sections_may_come_mixed_and_lie_on_one_another(seed: int, layout: str) -> None:
+    xy = cells(80, seed) if layout == "cells" else hexagonal(9, 9)
+    order = np.random.default_rng(seed).permutation(2 * len(xy))
+    both, section = np.concatenate([xy, xy])[order], np.repeat([0, 1], len(xy))[order]
+    made, single = sectioned_graph(both, section), spatial_graph(xy)
+    assert is_well_formed(made) and np.array_equal(made.xy_um, both)
+    edges = made.connectivities.tocoo()
+    assert (section[edges.row] == section[edges.col]).all()
+    for s in (0, 1):
+        here = np.flatnonzero(section == s)
+        place = order[here] % len(xy)
+        assert np.array_equal(pattern(made)[here][:, here], pattern(single)[place][:, place])
+    assert made.kind == single.kind and made.pitch_um == single.pitch_um
+
+
+def test_one_section_is_the_plain_graph() -> None:
+    xy = hexagonal(8, 8)
+    made, plain = sectioned_graph(xy, np.zeros(64, dtype=int)), spatial_graph(xy)
+    assert np.array_equal(made.distances.toarray(), plain.distances.toarray())
+    assert (made.kind, made.pitch_um) == (plain.kind, plain.pitch_um)
+
+
+def test_sections_of_a_single_spot_have_no_neighbours() -> None:
+    xy = np.concatenate([cells(20), [[500.0, 500.0]]])
+    made = sectioned_graph(xy, np.array([0] * 20 + [1]))
+    assert is_well_formed(made) and made.connectivities[20].nnz == 0
+    assert np.array_equal(pattern(made)[:20, :20], pattern(spatial_graph(xy[:20])))
+    alone = sectioned_graph(xy[:3], np.arange(3))
+    assert is_well_formed(alone) and alone.connectivities.shape == (3, 3) and alone.connectivities.nnz == 0
+    assert alone.kind == "no neighbours" and alone.pitch_um is None
+
+
+def test_sections_of_different_kinds_name_both_and_share_no_pitch() -> None:
+    made = sectioned_graph(np.concatenate([hexagonal(9, 9), cells(80)]), np.repeat([0, 1], [81, 80]))
+    assert made.kind == "knn and lattice" and made.pitch_um is None

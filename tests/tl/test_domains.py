@@ -87,6 +87,8 @@ def test_the_number_is_chosen_and_the_criterion_shown() -> None:
     check_written(adata, made.n_domains)
     assert made.n_domains == 4
     assert made.selection is not None and made.selection["n_domains"].max() <= 8
+    assert list(made.selection.columns) == ["n_domains", "bic", "stability"]
+    assert made.selection["stability"].between(-1, 1).all()
     assert "domain_selection" in adata.uns
 
 
@@ -199,6 +201,11 @@ def test_tiny_sections_may_have_a_domain_for_each_spot(n: int) -> None:
         ({"n_domains": 2.5}, "whole number"),
         ({"n_domains": "3"}, "whole number"),
         ({"n_domains": 3, "n_starts": 0}, "n_starts"),
+        ({"n_domains": 3, "n_splits": -1}, "n_splits"),
+        ({"n_domains": 3, "mode": "cells"}, "mode.*cells"),
+        ({"n_domains": 3, "unsure": 1.5}, "unsure"),
+        ({"n_domains": 3, "use_rep": None, "batch_key": "slide"}, "slide.*missing"),
+        ({"n_domains": 3, "batch_key": "slide"}, "slide.*missing"),
         ({"max_domains": 0}, "max_domains"),
         ({"max_domains": -1}, "max_domains"),
         ({"n_domains": 3, "use_rep": "fused_sm"}, "fused_sm.*missing.*rep"),
@@ -233,3 +240,190 @@ def test_the_number_is_the_fewest_that_reach_most_of_the_fall(bic: list[float], 
     from smeld.tl._domains import fewest
 
     assert fewest(pd.DataFrame({"n_domains": range(1, len(bic) + 1), "bic": bic})) == expected
+
+
+@pytest.mark.parametrize(
+    ("bic", "stability", "expected"),
+    [
+        ([100.0, 20.0, 10.0, 0.0], [1.0, 0.95, 0.8, 0.6], 2),  # one less is clearly more stable
+        ([100.0, 20.0, 10.0, 0.0], [1.0, 0.82, 0.8, 0.81], 3),  # as stable: the fewest that reach the fall stays
+        ([100.0, 20.0, 10.0, 0.0], [1.0, 0.5, 0.6, 0.9], 4),
+        ([100.0, 20.0, 10.0, 9.0, 0.0], [1.0, 0.5, 0.6, 0.7, 0.99], 4),  # two more is too far
+        ([100.0, 0.0, 0.0], [1.0, 0.5, 0.4], 2),  # one domain is always stable, and no rival
+        ([0.0, 10.0, 20.0], [1.0, 0.9, 0.9], 1),
+        ([5.0], [1.0], 1),
+    ],
+)
+def test_near_the_fewest_the_most_stable_number_is_taken(
+    bic: list[float], stability: list[float], expected: int
+) -> None:
+    from smeld.tl._domains import most_stable
+
+    table = pd.DataFrame({"n_domains": range(1, len(bic) + 1), "bic": bic, "stability": stability})
+    assert most_stable(table) == expected
+
+
+@pytest.mark.parametrize(("scales", "made_of"), [(True, 2), (True, 0), (False, 2), (False, 0)])
+def test_the_number_is_judged_without_the_other_strengths_of_smoothing(scales: bool, made_of: int) -> None:
+    """``made_of`` splits could be made (none of large sections, or of values that are no counts)."""
+    from smeld.tl._domains import _unscaled
+
+    order = [1.0]
+    for i in range(1 + made_of):
+        order += [s for s in ((0.5, 1.0, 2.0) if scales else (1.0,)) if i or s != 1.0]
+    assert [float(v[0, 0]) for v in _unscaled([np.full((1, 1), s) for s in order], scales)] == [1.0] * (1 + made_of)
+
+
+# ------------------------------------------------------------------------------- consensus, cell types, sections
+
+
+def simulated(n_obs: int = 400, **settings: Any) -> AnnData:
+    return sm.datasets.simulate(**{"n_obs": n_obs, "n_genes": 150, "seed": 0, "image": False, **settings})
+
+
+@pytest.fixture(scope="module")
+def plain() -> AnnData:
+    """A simulated section, fused and divided."""
+    adata = simulated()
+    sm.tl.domains(adata, 5, unsure=0.6, seed=3)
+    return adata
+
+
+def test_stability_and_unsure_spots_are_told(plain: AnnData) -> None:
+    adata = plain.copy()
+    unsure = adata.obs["domain_unsure"]
+    assert unsure.dtype == bool and np.array_equal(unsure, adata.obs["domain_confidence"] < 0.6)
+    assert 0 < unsure.mean() < 1
+    params = adata.uns[_keys.RECORD]["domain"]["params"]
+    assert params["n_variants"] == 9 and params["mode"] == "domain"  # stored, 2 scales, 2 splits at 3 scales
+    made = sm.tl.domains(adata, 5, seed=3)
+    assert made.stability == params["stability"] and 0 < made.stability <= 1
+    assert "domain_unsure" not in adata.obs  # that of the earlier run does not stay
+    assert np.array_equal(made.prob, plain.obsm["domain_prob"])  # the same seed gives the same result
+
+
+def test_permuting_spots_of_counts_permutes_the_partition(plain: AnnData) -> None:
+    other = simulated()
+    other = other[np.random.default_rng(5).permutation(other.n_obs)].copy()
+    sm.tl.domains(other, 5, seed=3)
+    back = other[plain.obs_names]
+    assert back.obs["domain"].tolist() == plain.obs["domain"].tolist()
+    assert back.obsm["domain_prob"].to_numpy() == pytest.approx(plain.obsm["domain_prob"].to_numpy(), abs=1e-9)
+
+
+def test_two_threads_give_the_bits_of_one(plain: AnnData) -> None:
+    import numba
+    from threadpoolctl import threadpool_limits
+
+    before = numba.get_num_threads()
+    made = []
+    try:
+        for n in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(n)
+            adata = simulated()
+            with threadpool_limits(n):
+                sm.tl.domains(adata, 5, seed=3)
+            made.append(adata.obsm["domain_prob"].to_numpy())
+    finally:
+        numba.set_num_threads(before)
+    assert np.array_equal(made[0], made[1]) and np.array_equal(made[0], plain.obsm["domain_prob"])
+
+
+@pytest.mark.parametrize(("angle", "unit"), [(0.7, 1.0), (0.0, 1e-3)])
+def test_turning_the_section_or_changing_the_unit_changes_nothing(plain: AnnData, angle: float, unit: float) -> None:
+    adata = simulated()
+    c, s = np.cos(angle), np.sin(angle)
+    adata.obsm["spatial_um"] = adata.obsm["spatial_um"] @ np.array([[c, s], [-s, c]]) * unit
+    sm.fuse(adata)
+    sm.tl.domains(adata, 5, seed=3)
+    assert adjusted_rand_score(plain.obs["domain"], adata.obs["domain"]) >= 0.99
+
+
+def test_cell_types_are_found_better_than_by_domains() -> None:
+    adata = simulated(800, layout="cells", mean_counts=1000, cell_type_effect=2.0)
+    sm.tl.domains(adata, 8)
+    made = sm.tl.domains(adata, 8, mode="cell_type", unsure=0.5)
+    check_written(adata, 8, "cell_type")
+    assert "cell_type_unsure" in adata.obs and 0 < made.stability <= 1
+    record = adata.uns[_keys.RECORD]["cell_type"]
+    assert record["inputs"]["use_rep"] == "X_types" and record["params"]["mode"] == "cell_type"
+    truth = adata.obs["truth_cell_type"]
+    score = {key: adjusted_rand_score(truth, adata.obs[key]) for key in ("domain", "cell_type")}
+    assert score["cell_type"] > score["domain"] + 0.1
+
+
+@pytest.fixture(scope="module")
+def sections() -> AnnData:
+    """Two sections of one organ on the same positions, the second with a batch effect, divided together."""
+    parts = [simulated(500, n_genes=300, section=s, batch_effect=0.5 * s) for s in (0, 1)]
+    both = ad.concat(parts, index_unique="-")
+    sm.tl.domains(both, 7, batch_key="section")
+    return both
+
+
+def test_domains_of_two_sections_are_as_right_as_those_of_each_alone(sections: AnnData) -> None:
+    single = []
+    for s in sections.obs["section"].unique():
+        alone = AnnData(sections[sections.obs["section"] == s].X.copy())
+        here = sections[sections.obs["section"] == s]
+        alone.obs_names, alone.obsm["spatial_um"] = here.obs_names, here.obsm["spatial_um"].copy()
+        sm.tl.domains(alone, 7)
+        single.append(adjusted_rand_score(here.obs["truth_domain"], alone.obs["domain"]))
+    shared = adjusted_rand_score(sections.obs["truth_domain"], sections.obs["domain"])
+    assert shared >= np.mean(single) - 0.05
+    assert adjusted_rand_score(sections.obs["section"], sections.obs["domain"]) < 0.1
+
+
+def test_sections_share_no_edge_and_the_record_names_them(sections: AnnData) -> None:
+    number = sections.obs["section"].astype(str).to_numpy()
+    for key in ("spatial_connectivities", "spatial_distances", "sme_weights"):
+        edges = sections.obsp[key].tocoo()
+        assert (number[edges.row] == number[edges.col]).all()
+    record = sections.uns[_keys.RECORD]
+    assert record["fused_sme"]["inputs"]["batch_key"] == record["domain"]["inputs"]["batch_key"] == "section"
+    kept = sections.obsm["fused_sme"].copy()
+    again = sections.copy()
+    sm.tl.domains(again, 3, batch_key="section")
+    assert np.array_equal(again.obsm["fused_sme"], kept)  # fused for these sections already
+
+
+def test_a_section_fused_as_one_is_fused_again_for_several() -> None:
+    adata = simulated(200)
+    sm.fuse(adata)
+    adata.obs["half"] = np.where(adata.obsm["spatial_um"][:, 0] < np.median(adata.obsm["spatial_um"][:, 0]), "l", "r")
+    sm.tl.domains(adata, 3, batch_key="half", n_splits=0)
+    edges = adata.obsp["spatial_distances"].tocoo()
+    half = adata.obs["half"].to_numpy()
+    assert (half[edges.row] == half[edges.col]).all()
+
+
+def test_spots_without_a_section_are_refused() -> None:
+    adata = simulated(100)
+    adata.obs["slide"] = pd.Categorical(["a", None] * 50)
+    with pytest.raises(sm.InputError, match="50 missing"):
+        sm.tl.domains(adata, 3, batch_key="slide")
+
+
+@pytest.mark.parametrize("what", ["none", "scaled", "logged"])
+def test_a_fused_section_is_divided_whatever_became_of_its_counts(plain: AnnData, what: str) -> None:
+    """As is usual after fusing: X scaled or logged for plots, or dropped. Then no counts are there to be split."""
+    adata = plain.copy()
+    dense = adata.X.toarray()
+    adata.X = {"none": None, "scaled": dense - dense.mean(axis=0), "logged": np.log1p(dense / 3)}[what]
+    made = sm.tl.domains(adata, 5)
+    assert adjusted_rand_score(plain.obs["domain"], made.labels) > 0.5
+    assert adata.uns[_keys.RECORD]["domain"]["params"]["n_variants"] == 3
+
+
+def test_an_embedding_is_varied_with_its_own_strength_or_not_at_all(plain: AnnData) -> None:
+    """Of two embeddings the stored components and weights belong to the last: the first is taken as it stands."""
+    from smeld.fusion import _variants
+
+    adata = simulated()
+    sm.fuse(adata, key_added="fused_first", alpha=2.0)
+    sm.fuse(adata, key_added="fused_second", alpha=2.0, eta=2.0)
+    assert adata.obsm["fused_first"].shape == adata.obsm["X_pca"].shape
+    assert np.abs(adata.obsm["fused_first"] - adata.obsm["fused_second"]).max() > 0.01
+    settings: dict[str, Any] = {"n_splits": 0, "scales": True, "seed": np.random.SeedSequence(0)}
+    assert len(_variants.variants(adata, "fused_second", **settings)) == 3
+    assert len(_variants.variants(adata, "fused_first", **settings)) == 1

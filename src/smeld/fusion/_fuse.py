@@ -75,7 +75,7 @@ def fuse(
     counts = _adapt.counts(adata, layer)
     order = _adapt.canonical_order(adata)
     section, names = _adapt.sections(adata, batch_key)
-    neighbours = _neighbours(adata, section, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
+    neighbours = _neighbours(adata, section, batch_key, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
     morph_key = _morphology_key(adata, morphology)
     features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64)[order])
     if method == "sme":
@@ -92,7 +92,7 @@ def fuse(
     except TypeError as error:
         raise _option_error(method, options, error) from error
     fusion = _restored(fusion, order)
-    _write(adata, fusion, neighbours, key_added or _keys.FUSED_PREFIX + method)
+    _write(adata, fusion, neighbours, key_added or _keys.FUSED_PREFIX + method, batch_key)
     _keys.record(
         adata,
         key_added or _keys.FUSED_PREFIX + method,
@@ -116,11 +116,18 @@ def _option_error(method: str, options: dict[str, Any], error: TypeError) -> Exc
 
 
 def _neighbours(
-    adata: Any, section: NDArray[np.intp], *, graph: GraphKind, n_neighbors: int, radius_um: float | None
+    adata: Any,
+    section: NDArray[np.intp],
+    batch_key: str | None,
+    *,
+    graph: GraphKind,
+    n_neighbors: int,
+    radius_um: float | None,
 ) -> SpatialGraph:
     xy = _adapt.xy_um(adata)
     stored = adata.obsp.get(_keys.DISTANCES)
-    made_here = _keys.DISTANCES in adata.uns.get(_keys.RECORD, {})
+    made = adata.uns.get(_keys.RECORD, {}).get(_keys.DISTANCES)
+    made_here = made is not None and str(made["params"].get("batch_key", "none")) == (batch_key or "none")
     if radius_um is not None and graph != "radius":
         raise _check.problem(
             "radius_um has no meaning for this graph", found=f"graph={graph!r}", cure="pass graph='radius' too"
@@ -207,7 +214,7 @@ def _restored(fusion: Fusion, order: NDArray[np.intp]) -> Fusion:
     )
 
 
-def _write(adata: Any, fusion: Fusion, graph: SpatialGraph, key: str) -> None:
+def _write(adata: Any, fusion: Fusion, graph: SpatialGraph, key: str, batch_key: str | None) -> None:
     adata.obsm[key] = fusion.embedding
     if fusion.expression is not None:
         adata.obsm[_keys.PCA] = fusion.expression
@@ -223,5 +230,10 @@ def _write(adata: Any, fusion: Fusion, graph: SpatialGraph, key: str) -> None:
             adata,
             _keys.DISTANCES,
             function="sm.fuse",
-            params={"graph": graph.kind, "pitch_um": graph.pitch_um, "edges": graph.connectivities.nnz // 2},
+            params={
+                "graph": graph.kind,
+                "pitch_um": graph.pitch_um,
+                "edges": graph.connectivities.nnz // 2,
+                "batch_key": batch_key,
+            },
         )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smeld import _adapt, _keys
+from smeld import _adapt, _check, _keys
 from smeld.kernels import expression, smooth, split
 
 Float = NDArray[np.float64]
@@ -30,16 +30,18 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     order = _adapt.canonical_order(adata)
     stored = np.asarray(adata.obsm[rep], dtype=np.float64)[order]
     facts = adata.uns.get(_keys.RECORD, {}).get(rep, {})
+    made_of, loadings = (rep, _keys.TYPE_LOADINGS) if rep == _keys.TYPE_PCA else (_keys.PCA, _keys.LOADINGS)
     alpha = facts.get("params", {}).get("alpha")
-    if alpha is None or _keys.PCA not in adata.obsm or _keys.SME_WEIGHTS not in adata.obsp:
+    if alpha is None or made_of not in adata.obsm or _keys.SME_WEIGHTS not in adata.obsp:
         return [stored]
     weights = adata.obsp[_keys.SME_WEIGHTS][order][:, order].tocsr()
     weights.sort_indices()
-    bases = [np.asarray(adata.obsm[_keys.PCA], dtype=np.float64)[order]]
-    if bases[0].shape != stored.shape:
-        return [stored]
+    full = np.asarray(adata.obsm[made_of], dtype=np.float64)[order]
+    if full.shape != stored.shape or not np.allclose(smooth.smooth(weights, full, float(alpha)), stored, atol=1e-6):
+        return [stored]  # of another fusion
+    bases = [full]
     if n_splits:
-        bases += _thinned(adata, facts.get("inputs", {}), order, bases[0], weights, n_splits, seed)
+        bases += _thinned(adata, facts.get("inputs", {}), order, full, weights, loadings, n_splits, seed)
     made = [stored]
     for i, base in enumerate(bases):
         wanted = [s for s in (SCALES if scales else (1.0,)) if i or s != 1.0]
@@ -53,17 +55,20 @@ def _thinned(
     order: NDArray[np.intp],
     full: Float,
     weights: Any,
+    loadings_key: str,
     n_splits: int,
     seed: np.random.SeedSequence,
 ) -> list[Float]:
-    layer = str(inputs.get("layer", "X"))
-    counts = _adapt.counts(adata, None if layer == "X" else layer)[order]
-    loadings = adata.varm.get(_keys.LOADINGS)
+    layer, batch_key = str(inputs.get("layer", "X")), str(inputs.get("batch_key", "none"))
+    try:
+        counts = _adapt.counts(adata, None if layer == "X" else layer)[order]
+        section, _ = _adapt.sections(adata, None if batch_key == "none" else batch_key)
+    except _check.InputError:  # scaled or dropped since: what is stored must do
+        return []
+    loadings = adata.varm.get(loadings_key)
     fits = loadings is not None and loadings.shape[1] == full.shape[1]
     if not fits or adata.n_obs > MOST_SPLIT or not _adapt.are_counts(counts):
         return []
-    batch_key = str(inputs.get("batch_key", "none"))
-    section, _ = _adapt.sections(adata, None if batch_key == "none" else batch_key)
     used = np.flatnonzero(np.abs(loadings).sum(axis=1) > 0)
     dispersion = split.local_dispersion(counts, weights)
     made = []

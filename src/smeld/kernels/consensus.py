@@ -61,7 +61,7 @@ def consensus(members: Sequence[Float]) -> Consensus:
     """Mean membership over ``members`` (float64 [n_obs, k] each).
 
     Columns are aligned to the medoid, the member that agrees best with all others (a likelihood would choose the one
-    with the most peculiar small group), and then to the mean, until nothing changes.
+    with the most peculiar small group), and then, twice, to the mean.
     """
     agree = agreements(members)
     n = len(members)

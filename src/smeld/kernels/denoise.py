@@ -37,7 +37,7 @@ KAPPA = 0.02
 #: rows that are held densely at a time
 BLOCK = 64
 #: spots that the genes' own dispersion is estimated from
-MOST_FOR_DISPERSION = 1000
+MOST_FOR_DISPERSION = 600
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ def axes(
     deviation = _deviation(gene, genes, float(size.mean()))
     root = np.sqrt(np.maximum(size, 1e-12))
     r = _residuals(counts, size, gene, genes, slice(0, len(size)))
-    r /= np.outer(root.astype(np.float32), deviation.astype(np.float32))
-    cut = np.sqrt(len(size))
+    r *= (1 / deviation).astype(np.float32)
+    r *= np.where(size > 0, 1 / root, 0.0).astype(np.float32)[:, None]
+    cut = np.float32(np.sqrt(len(size)))
     np.clip(r, -cut, cut, out=r)
-    r[size <= 0] = 0.0
     d = min(n_components, len(genes), max(1, len(size) - 1))
     with one_thread():
         gram = (r.T @ (r + weights.astype(np.float32) @ r)).astype(np.float64)
@@ -217,7 +217,7 @@ def _residual_step(indptr, indices, data, degree, size, tau, kappa, r, z, out): 
 
 
 def smooth_scores(
-    weights: sparse.csr_matrix, size: Float, values: Float, tau: Float, *, tolerance: float = 1e-3
+    weights: sparse.csr_matrix, size: Float, values: Float, tau: Float, *, tolerance: float = 2e-3
 ) -> Float:
     """Solve (N + tau (kappa I + L)) u = N r for every column of ``values`` r [n_obs, d], each with its own ``tau``.
 

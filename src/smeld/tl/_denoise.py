@@ -73,7 +73,7 @@ def denoise(
     scores vary smoothly along the fused graph; a spot with few counts listens to its neighbours more. A gene's own
     excess over that is kept as far as its dispersion says that it is signal. How smooth each component is, how many
     are used, and how much of the spot's own is kept is chosen, without labels, by how well one half of the counts
-    predicts the other (on about 1,000 spots of a large section). What is chosen are variances of the truth: they hold
+    predicts the other (on about 800 spots of a large section). What is chosen are variances of the truth: they hold
     at any depth, so what half the counts taught is used with all of them.
 
     Parameters

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smeld import _adapt, _check, _keys
 from smeld._progress import track
-from smeld.fusion import _variants
+from smeld.fusion import _types, _variants
 from smeld.kernels import consensus, mixture
 
 if TYPE_CHECKING:
@@ -73,13 +73,14 @@ def domains(
         BIC (Schwarz 1978) the most stable one; the degrees of freedom of the smoother stand for the number of spots,
         for smoothed spots are not independent.
     mode
-        ``"domain"``: contiguous regions, from the fused embedding. ``"cell_type"``: scattered types, from the
-        expression components before smoothing over space. ``sm.tl.contiguity`` says which of the two labels are.
+        ``"domain"``: contiguous regions, from the fused embedding. ``"cell_type"``: scattered types, from components
+        of the most variable genes, neither chosen for space nor smoothed over it. ``sm.tl.contiguity`` says which of
+        the two labels are.
     batch_key
         Column of ``obs`` that names each spot's section: domains are shared by all sections, their positions never
         mixed and their offsets removed (see ``sm.fuse``, which is run if the section has not been fused in this way).
     use_rep
-        Key in ``obsm``; the fused embedding (or, for cell types, ``"X_pca"``) by default.
+        Key in ``obsm``; the fused embedding (or, for cell types, ``"X_types"``, made here) by default.
     max_domains
         Largest number looked at when ``n_domains`` is not given.
     n_starts
@@ -98,7 +99,8 @@ def domains(
     ------
     ``obs["domain"]`` (categorical, "1" the largest), ``obs["domain_confidence"]`` in [0, 1] (the membership of the
     spot in its domain), ``obsm["domain_prob"]`` (DataFrame [n_obs, n_domains]), ``obs["domain_unsure"]`` on request,
-    ``uns["domain_selection"]`` when the number was chosen here.
+    ``uns["domain_selection"]`` when the number was chosen here; for cell types ``obsm["X_types"]``. A column of that
+    name which smeld did not make is kept as ``obs["domain_given"]``.
 
     Raises
     ------
@@ -119,16 +121,18 @@ def domains(
     _check_settings(adata, n_domains, mode, max_domains=max_domains, n_starts=n_starts, n_splits=n_splits)
     if unsure is not None and not 0 <= unsure <= 1:
         raise _check.problem("unsure must lie between 0 and 1", found=str(unsure))
+    _adapt.sections(adata, batch_key)
     key = key_added or mode
+    _keep_given(adata, key)
     rep = _representation(adata, use_rep, mode, batch_key, seed)
     adata.uns.pop(f"{key}_selection", None)  # of an earlier run
     seed_k, seed_fit, seed_split = np.random.SeedSequence(seed).spawn(3)
-    wide = mode == "domain" and use_rep != _keys.PCA
+    wide = rep.startswith(_keys.FUSED_PREFIX)
     variants = _variants.variants(adata, rep, n_splits=n_splits, scales=wide, seed=seed_split)
     chosen, selection = n_domains, None
     if chosen is None:
         largest = min(max_domains, max(2, adata.n_obs // 3))
-        selection = _selection(_unscaled(variants, n_splits), largest, _effective(adata, rep), seed_k)
+        selection = _selection(_unscaled(variants, wide), largest, _effective(adata, rep), seed_k)
         chosen = most_stable(selection)
         adata.uns[f"{key}_selection"] = selection
     order = _adapt.canonical_order(adata)
@@ -181,7 +185,6 @@ def _made(adata: Any, mode: Mode, batch_key: str | None, seed: int) -> str:
     """The fused embedding, made if it is not there or was made for other sections; its components for cell types."""
     from smeld.fusion import fuse
 
-    _adapt.sections(adata, batch_key)
     fused: list[str] = [key for key in adata.obsm if key.startswith(_keys.FUSED_PREFIX)]
     record = adata.uns.get(_keys.RECORD, {})
     if batch_key is not None:
@@ -189,7 +192,14 @@ def _made(adata: Any, mode: Mode, batch_key: str | None, seed: int) -> str:
     if not fused:
         fuse(adata, batch_key=batch_key, seed=seed)
         fused = [_keys.FUSED_PREFIX + "sme"]
-    return _keys.PCA if mode == "cell_type" else fused[-1]
+    return _types.components(adata, fused[-1], seed) if mode == "cell_type" else fused[-1]
+
+
+def _keep_given(adata: Any, key: str) -> None:
+    """A column of that name which the user brought is kept under another."""
+    if key in adata.obs and key not in adata.uns.get(_keys.RECORD, {}):
+        adata.obs[f"{key}_given"] = adata.obs[key]
+        _check.warn(f"obs[{key!r}] was there before: it is kept as obs['{key}_given'].", adata, stacklevel=4)
 
 
 def _check_number(n_domains: int | None, n_obs: int) -> None:
@@ -267,12 +277,10 @@ def most_stable(selection: pd.DataFrame) -> int:
     return int(good.loc[distance.idxmin(), "n_domains"])
 
 
-def _unscaled(variants: Sequence[Float], n_splits: int) -> list[Float]:
+def _unscaled(variants: Sequence[Float], scales: bool) -> list[Float]:
     """The stored embedding and those of its kind from split counts: what the number of domains is judged on."""
-    per_split = 3 if len(variants) > 1 + n_splits else 1
-    first = 1 + (per_split - 1)
-    middle = per_split // 2
-    return [variants[0], *(variants[i + middle] for i in range(first, len(variants), per_split))]
+    n_scales = len(_variants.SCALES) if scales and len(variants) > 1 else 1
+    return [variants[0], *variants[n_scales + n_scales // 2 :: n_scales]]
 
 
 def _selection(
