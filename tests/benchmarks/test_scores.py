@@ -87,10 +87,24 @@ def test_comembership_is_what_counting_pairs_gives(monkeypatch: pytest.MonkeyPat
     error, brier = _by_hand(truth, prob)
     for block in (7, 57, 1000):  # blocks of rows must not matter
         monkeypatch.setattr(scores, "_BLOCK", block)
-        found = scores.comembership(truth, prob)
+        found = scores.comembership(truth, prob, carry=False)
         assert found.calibration_error == pytest.approx(error)
         assert found.brier == pytest.approx(brier)
         assert sum(b["weight"] for b in found.bins) == pytest.approx(1.0)
+
+
+def test_carried_odds_are_bayes_rule_for_half_of_the_pairs() -> None:
+    """Of pairs stated at p, taking the two kinds in equal number leaves the share p / base against (1 - p) / rest."""
+    p, base = np.linspace(0.01, 0.99, 25), 0.2
+    together, apart = p / base, (1 - p) / (1 - base)
+    assert scores.carried(p, base) == pytest.approx(together / (together + apart))
+    assert scores.carried(p, 0.5) == pytest.approx(p)
+
+
+def test_the_base_rate_is_the_mean_over_all_pairs() -> None:
+    prob = np.random.default_rng(1).dirichlet(np.full(3, 0.5), 23)
+    pairs = [float(prob[i] @ prob[j]) for i, j in itertools.combinations(range(23), 2)]
+    assert scores.base_rate(prob) == pytest.approx(np.mean(pairs))
 
 
 def test_comembership_of_the_truth_and_of_a_constant() -> None:
