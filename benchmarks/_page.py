@@ -64,6 +64,13 @@ TABLES: dict[str, tuple[str, str]] = {
         "Each column is a tenth of the stated probability, its value the share of such pairs that share "
         "a label (same weights): the closer to the column's own range, the better; - where no pair fell.",
     ),
+    "denoise": (
+        "Denoised expression on held-out counts",
+        "Half of the counts predicts the other half; at most 3 seeds. `binomial`: a spot's own expression is signal "
+        "(the default); `beta-binomial`: what neighbours do not share is noise (noise='overdispersed'). Variant, share "
+        "of the section's mean and reading are chosen for each method on an inner split. SME is a re-implementation. "
+        "The method was developed on these sections.",
+    ),
     "simple_methods": (
         "Simpler methods",
         "The same protocol; 30 principal components of scanpy's recipe with 2,000 genes, implemented in "

@@ -18,6 +18,7 @@ from typing import Any
 import _measure
 import _page
 import across
+import denoise
 import domains
 import main_job
 import peers
@@ -56,6 +57,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "main_job": lambda asked: {"main_job": main_job.measure_main_job()},
     "domains": _domains,
     "across": lambda asked: {"across": across.measure(seeds=asked.seeds)},
+    "denoise": lambda asked: denoise.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds),
     "simple_methods": lambda asked: simple_methods.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds),
     "simulated_image": lambda asked: {"simulated_image": simulated_image.measure(runs=2 * asked.seeds)},
     "peers": lambda asked: peers.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds, only=asked.peer),
