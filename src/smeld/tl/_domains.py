@@ -26,7 +26,7 @@ SHARE_OF_DROP = 0.85
 #: numbers whose stability lies this close to the best are as stable
 STABILITY_SLACK = 0.03
 #: starts of the mixture on each variant of the embedding, how many of them (by likelihood) enter the consensus, and
-#: count splits; on real sections the mean over more members changes no figure by more than its spread over seeds
+#: count splits; chosen by accuracy and calibration on the sections of docs/benchmarks.md, which says so
 N_STARTS, KEPT_STARTS, N_SPLITS = 8, 4, 2
 
 
