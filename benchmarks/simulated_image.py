@@ -35,7 +35,7 @@ def _one(information: float, run: int) -> dict[str, Any]:
     sm.morph.embed(adata, quiet=True)
     alone, _ = _ari(adata, morphology=None)
     with_image, weight = _ari(adata, morphology="auto")
-    return {"tissue": tissue, "layout": layout, "alone": alone, "with_image": with_image, "gamma": weight}
+    return {"tissue": tissue, "layout": layout, "alone": alone, "with_image": with_image, "weight": weight}
 
 
 def _ari(whole: Any, *, morphology: str | None) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def _ari(whole: Any, *, morphology: str | None) -> tuple[float, float]:
     sm.tl.domains(adata, int(adata.obs["truth"].nunique()))
     keep = scored(adata)
     ari = _scores.ari(adata.obs["truth"][keep], adata.obs["domain"].astype(str)[keep])
-    return ari, float(fusion.facts.get("gamma", float("nan")))
+    return ari, float(fusion.facts["gamma"] + fusion.facts["n_morphology"])
 
 
 def measure(*, runs: int = RUNS) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def measure(*, runs: int = RUNS) -> list[dict[str, Any]]:
                 "gain, mean": summary["mean"],
                 "gain, 5th percentile": summary["p5"],
                 "gain, worst": summary["worst"],
-                "share of runs with morphology weight 0": sum(f["gamma"] == 0 for f in found) / len(found),
+                "share of runs with morphology weight 0": sum(f["weight"] == 0 for f in found) / len(found),
             }
         )
     return rows

@@ -266,6 +266,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "morphology": list(facts.morphology(adata)),
         "no_morphology": facts.no_morphology(adata, library_id),
         "evidence": facts.table(adata.uns.get("fusion_evidence")),
+        "modalities": facts.modalities(adata, noun),
         "steps": facts.steps(adata),
         "versions": facts.versions(),
     }

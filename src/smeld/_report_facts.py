@@ -290,6 +290,43 @@ def table(stored: Any) -> dict[str, Any] | None:
     }
 
 
+def modalities(adata: AnnData, noun: str) -> list[str]:
+    """What ``uns["fusion_evidence"]`` says of each modality, in words."""
+    stored = adata.uns.get("fusion_evidence")
+    if not isinstance(stored, pd.DataFrame) or not {"what", "setting", "score", "gain", "gain_se", "chosen"} <= set(
+        stored
+    ):
+        return []
+    rows = {str(row.what): row for row in stored.itertuples(index=False)}
+    lines = []
+    if "space" in rows:
+        share = round(100 * float(rows["space"].score))
+        lines.append(f"Space: its surroundings predict {share} % of a {noun}'s variation in counts not seen.")
+    if "morphology" in rows:
+        row, kept = rows["morphology"], bool(rows["morphology"].chosen)
+        what = (
+            f"adds to that ({_gain(row)}): similar tissue counts more"
+            if kept
+            else f"adds nothing to that ({_gain(row)})"
+        )
+        lines.append(f"Morphology, as a weight of neighbours, {what}.")
+    if "morphology alone" in rows:
+        row = rows["morphology alone"]
+        what = "knows the regions that expression shows: its components help to define domains"
+        if not row.chosen:
+            what = "is no good enough witness of the regions that expression shows: it does not define domains"
+        lines.append(f"Morphology by itself ({plain(row.setting)}) {what}.")
+    if "expression" in rows:
+        row = rows["expression"]
+        what = "smooths less across borders of expression" if row.chosen else "gets no say"
+        lines.append(f"Expression, as a weight of neighbours, {what} ({_gain(row)}).")
+    return lines
+
+
+def _gain(row: Any) -> str:
+    return f"{100 * float(row.gain):+.1f} %, standard error {100 * float(row.gain_se):.1f}"
+
+
 def markers(adata: AnnData, key: str) -> list[dict[str, Any]]:
     """For each domain its best genes, worded."""
     from smeld.pl import dots

@@ -88,8 +88,8 @@ def run(
     encoder: Annotated[str, typer.Option(help="Morphology encoder, or none.")] = "texture",
     method: Annotated[str, typer.Option(help="Fusion method.")] = "sme",
     evidence: Annotated[
-        bool, typer.Option("--evidence", help="Choose the fusion weights from held-out counts.")
-    ] = False,
+        bool, typer.Option("--evidence/--no-evidence", help="Choose the fusion weights from held-out counts.")
+    ] = True,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

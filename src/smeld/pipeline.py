@@ -63,7 +63,7 @@ class RunConfig(BaseModel):
     min_counts: float = Field(1.0, ge=0)
     encoder: str = "texture"
     method: str = "sme"
-    evidence: bool = False
+    evidence: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,7 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
         morphology = morph.embed(adata, config.encoder).key
     say(f"fusing space, morphology and expression ({config.method})")
     # named, for the section may bring embeddings of its own
-    options: dict[str, Any] = (
-        {"evidence": True} if config.evidence else {}
-    )  # only where asked for: not every method has any
+    options: dict[str, Any] = {} if config.evidence else {"evidence": False}  # not every method has any
     fusion.fuse(adata, config.method, morphology=morphology, seed=config.seed, **options)
     say("domains")
     tl.domains(adata, config.n_domains, use_rep=_keys.FUSED_PREFIX + config.method, seed=config.seed)

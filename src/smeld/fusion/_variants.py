@@ -37,7 +37,10 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     weights = adata.obsp[_keys.SME_WEIGHTS][order][:, order].tocsr()
     weights.sort_indices()
     full = np.asarray(adata.obsm[made_of], dtype=np.float64)[order]
-    if full.shape != stored.shape or not np.allclose(smooth.smooth(weights, full, float(alpha)), stored, atol=1e-6):
+    d = full.shape[1]
+    beside = stored[:, d:]  # components of morphology: no counts are in them
+    made_here = d + int(facts["params"].get("n_morphology", 0)) == stored.shape[1]
+    if not made_here or not np.allclose(smooth.smooth(weights, full, float(alpha)), stored[:, :d], atol=1e-6):
         return [stored]  # of another fusion
     bases = [full]
     if n_splits:
@@ -45,7 +48,7 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     made = [stored]
     for i, base in enumerate(bases):
         wanted = [s for s in (SCALES if scales else (1.0,)) if i or s != 1.0]
-        made += [smooth.smooth(weights, base, float(alpha) * s) for s in wanted]
+        made += [np.hstack([smooth.smooth(weights, base, float(alpha) * s), beside]) for s in wanted]
     return made
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 from smeld import _check
 from smeld.fusion import _weights
 from smeld.fusion._fusion import Fusion, fusions
-from smeld.kernels import expression, sections, smooth
+from smeld.kernels import expression, sections, shared, smooth
 from smeld.kernels.graph import SpatialGraph
 
 N_GENES, N_COMPONENTS = 3000, 30
@@ -42,7 +42,8 @@ def sme(
     gamma: float | None = None,
     eta: float | None = None,
     sigma_um: float | None = None,
-    evidence: bool = False,
+    n_morphology: int | None = None,
+    evidence: bool = True,
     n_genes: int = N_GENES,
     n_components: int = N_COMPONENTS,
     log_transform: bool = True,
@@ -52,31 +53,37 @@ def sme(
     ``counts`` CSR [n_obs, n_genes]; ``morphology`` [n_obs, n_features], already standardised, or None; ``graph``
     the spatial neighbours; ``batch`` int [n_obs] the section of each spot, whose offsets are removed, or None.
     ``alpha`` smoothing strength, ``sigma_um`` spatial bandwidth, ``gamma`` and ``eta`` the say of morphology and
-    expression in an edge's weight: what is None gets the fixed default, or, with ``evidence=True``, is chosen by how
-    well held-out counts are predicted. Values that are not counts cannot be split: no evidence.
+    expression in an edge's weight, ``n_morphology`` components of smoothed morphology beside those of expression in
+    the embedding: what is None is chosen on held-out counts, or, with ``evidence=False``, gets the fixed default.
+    Values that are not counts cannot be split, nor can fewer than 64 spots be judged: they get the fixed ones.
     """
     _check_options(alpha=alpha, gamma=gamma, eta=eta, sigma_um=sigma_um, n_genes=n_genes, n_components=n_components)
+    _check_options(n_morphology=n_morphology)
     log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
     size = {"n_genes": n_genes, "n_components": n_components}
     embedded = expression.embed(log_counts, graph.connectivities, seed=seed, **size)
     if batch is not None:
         embedded = _without_batch(embedded, batch, graph, seed=seed)
-    given = _weights.Given(alpha, sigma_um, gamma, eta)
+    given = _weights.Given(alpha, sigma_um, gamma, eta, n_morphology)
     table = None
     if evidence and not given.all and _can_split(counts, graph):
-        judge = _weights.Judge(counts, morphology, graph, seed=seed, **size)
+        judge = _weights.Judge(counts, morphology, graph, batch=batch, seed=seed, **size)
         use, table = _weights.choose(judge, given, graph, morphology=morphology is not None)
     else:
         use = _weights.fixed(given, graph, morphology=morphology is not None)
     weights = edge_weights(use, embedded.scores, morphology, graph)
     fused = smooth.smooth(weights, embedded.scores, use.alpha)
+    expression_only = fused.shape[1]
+    if use.n_morphology and morphology is not None:
+        fused = np.hstack([fused, _morphology_components(use, morphology, batch, graph, seed=seed)])
     facts = {
         **asdict(use),
+        "n_morphology": fused.shape[1] - expression_only,
         "n_genes": len(embedded.genes),
-        "n_components": fused.shape[1],
+        "n_components": expression_only,
         "n_effective": smooth.effective_size(weights, use.alpha),
     }
-    loadings = np.zeros((counts.shape[1], fused.shape[1]))
+    loadings = np.zeros((counts.shape[1], expression_only))
     loadings[embedded.genes] = embedded.loadings.T
     return Fusion(fused, weights, evidence=table, expression=embedded.scores, loadings=loadings, facts=facts)
 
@@ -91,6 +98,22 @@ def _without_batch(
     scores = embedded.scores - offset[batch]
     keep = expression.spatial_components(scores, graph.connectivities)
     return expression.Embedding(scores[:, keep], embedded.genes, embedded.loadings[keep], embedded.variance_ratio[keep])
+
+
+def _morphology_components(
+    use: _weights.Weights,
+    morphology: NDArray[np.float64],
+    batch: NDArray[np.integer] | None,
+    graph: SpatialGraph,
+    *,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Components of morphology smoothed in space alone; without what sets sections apart (their stains) if several."""
+    weights = smooth.sme_weights(graph.distances, sigma_um=use.sigma_um)
+    found = shared.components(weights, morphology, _weights.STRONGEST, use.n_morphology)
+    if batch is None or not found.shape[1]:
+        return found
+    return np.asarray(found - sections.offsets(found, batch, seed=np.random.SeedSequence(seed))[batch])
 
 
 def _can_split(counts: sparse.csr_matrix, graph: SpatialGraph) -> bool:

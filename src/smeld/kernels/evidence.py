@@ -21,6 +21,8 @@ Float = NDArray[np.float64]
 
 #: random signs for the diagonal of a smoother (Hutchinson 1990; Bekas et al. 2007)
 N_PROBES = 64
+#: error of a solve, in terms of its start: far below what a score's standard error is
+TOLERANCE = 1e-4
 #: share of the counts that is embedded; the other half is predicted
 FRACTION = 0.5
 
@@ -71,6 +73,17 @@ def trials(
             target = np.asarray(other @ embedded.loadings.T)
         made.append(Trial(embedded.scores, target - target.mean(axis=0)))
     return made
+
+
+def within_sections(trial: Trial, section: NDArray[np.integer]) -> Trial:
+    """The trial with each section's mean taken off: offsets between sections must not pass for structure."""
+    size = np.maximum(np.bincount(section), 1)
+
+    def centred(x: Float) -> Float:
+        mean = np.stack([np.bincount(section, column) / size for column in x.T], axis=1)
+        return np.asarray(x - mean[section])
+
+    return Trial(centred(trial.scores), centred(trial.target))
 
 
 def left_out(operator: Callable[[Float], Float], x: Float, *, connected: NDArray[np.bool_]) -> Float:
@@ -173,6 +186,6 @@ def smoother(
 
     def apply(x: Float) -> Float:
         mixed = x if regression is None or beta == 0 else (x + beta * regression(x)) / (1 + beta)
-        return smooth.smooth(weights, mixed, alpha)
+        return smooth.smooth(weights, mixed, alpha, tolerance=TOLERANCE)
 
     return apply
