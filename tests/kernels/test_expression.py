@@ -195,3 +195,34 @@ def test_embed_of_hardly_anything_is_finite(case: str) -> None:
     made = expression.embed(log, edges(len(x)), n_genes=100, n_components=30, seed=0)
     assert made.scores.shape[0] == len(x) and made.scores.shape[1] >= 1
     assert np.isfinite(made.scores).all()
+
+
+def test_components_of_large_sections_are_those_of_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed over blocks of rows, with a last block that is not full."""
+    x = expression.log_normalise(counts(230, 40))
+    scores, loadings, ratio = expression.scaled_pca(x, 6, seed=0)
+    monkeypatch.setattr(expression, "LARGE", 1)
+    monkeypatch.setattr(expression, "ROWS", 64)
+    large = expression.scaled_pca(x, 6, seed=0)
+    sign = np.sign((loadings * large[1]).sum(axis=1))
+    assert large[0] * sign == pytest.approx(scores, abs=1e-8)
+    assert large[1] * sign[:, None] == pytest.approx(loadings, abs=1e-8)
+    assert large[2] == pytest.approx(ratio, abs=1e-10)
+
+
+@pytest.mark.parametrize("x", [np.full((70, 4), 2.0), np.zeros((70, 3))])
+def test_large_sections_whose_spots_are_all_the_same(x: Float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expression, "LARGE", 1)
+    scores, loadings, ratio = expression.scaled_pca(sparse.csr_matrix(x), 5, seed=0)
+    assert np.abs(scores).max() < 1e-9 and np.isfinite(loadings).all() and np.isfinite(ratio).all()
+
+
+def test_large_sections_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expression, "LARGE", 1)
+    monkeypatch.setattr(expression, "ROWS", 64)
+    x = expression.log_normalise(counts(500, 40))
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(expression.os, "cpu_count", lambda cores=cores: cores)
+        found.append(expression.scaled_pca(x, 6, seed=0)[0])
+    assert np.array_equal(*found)

@@ -27,7 +27,7 @@ def components(adata: Any, fused: str, seed: int) -> str:
     counts = _adapt.counts(adata, None if layer == "X" else layer)[order]
     logged = counts.astype(np.float64) if _adapt.look_logged(counts) else expression.log_normalise(counts)
     genes = _variable(logged)
-    scores, loadings, _ = expression.pca(expression.scale_columns(logged[:, genes]), N_COMPONENTS, seed=seed)
+    scores, loadings, _ = expression.scaled_pca(logged[:, genes], N_COMPONENTS, seed=seed)
     section, names = _adapt.sections(adata, None if batch_key == "none" else batch_key)
     if len(names) > 1:
         scores = scores - sections.offsets(scores, section[order], seed=np.random.SeedSequence(seed))[section[order]]

@@ -62,6 +62,7 @@ def sme(
     log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
     size = {"n_genes": n_genes, "n_components": n_components}
     embedded = expression.embed(log_counts, graph.connectivities, seed=seed, **size)
+    del log_counts  # as large as the counts, and the evidence makes its own
     if batch is not None:
         embedded = _without_batch(embedded, batch, graph, seed=seed)
     given = _weights.Given(alpha, sigma_um, gamma, eta, n_morphology)

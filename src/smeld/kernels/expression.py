@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 from smeld.kernels.autocorr import morans_i
@@ -17,6 +22,10 @@ MIN_SPOTS = 3
 #: components with less spatial autocorrelation are left out of the embedding
 MIN_MORAN = 0.1
 SPOTS_PER_COMPONENT = 30
+#: from this many spots components come from the genes' covariance, summed over blocks of rows: no scaled copy of the
+#: table is made, and the time does not depend on how the spectrum falls
+LARGE = 10_000
+ROWS = 4096
 
 
 class Embedding(NamedTuple):
@@ -39,11 +48,21 @@ def log_normalise(counts: sparse.csr_matrix, *, target: float | None = None) -> 
     return matrix
 
 
+@njit(cache=True)
+def _column_sums(indices, data, n_columns):  # type: ignore[no-untyped-def]
+    seen, total, square = np.zeros(n_columns, dtype=np.int64), np.zeros(n_columns), np.zeros(n_columns)
+    for e in range(indices.size):
+        seen[indices[e]] += data[e] > 0
+        total[indices[e]] += data[e]
+        square[indices[e]] += data[e] * data[e]
+    return seen, total, square
+
+
 def mean_and_sd(x: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and population standard deviation of every column."""
-    mean = np.asarray(x.mean(axis=0)).ravel()
-    square = np.asarray(x.multiply(x).mean(axis=0)).ravel()
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+    _, total, square = _column_sums(x.indices, x.data.astype(np.float64, copy=False), x.shape[1])
+    mean = total / x.shape[0]
+    return mean, np.sqrt(np.maximum(square / x.shape[0] - mean**2, 0))
 
 
 def spatially_variable(x: sparse.csr_matrix, weights: sparse.csr_matrix, *, n_genes: int) -> NDArray[np.intp]:
@@ -51,7 +70,7 @@ def spatially_variable(x: sparse.csr_matrix, weights: sparse.csr_matrix, *, n_ge
 
     Genes seen in fewer than 3 spots are left out. Equal scores go to the gene that stands first.
     """
-    seen = np.asarray((x > 0).sum(axis=0)).ravel() >= min(MIN_SPOTS, x.shape[0])
+    seen = _column_sums(x.indices, x.data, x.shape[1])[0] >= min(MIN_SPOTS, x.shape[0])
     candidates = np.flatnonzero(seen) if seen.any() else np.arange(x.shape[1])
     if len(candidates) <= n_genes:
         return candidates
@@ -59,20 +78,78 @@ def spatially_variable(x: sparse.csr_matrix, weights: sparse.csr_matrix, *, n_ge
     return np.sort(candidates[np.argsort(-score, kind="stable")[:n_genes]])
 
 
-def scale_columns(x: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Columns divided by their standard deviation and cut at mean + 10 sd; not centred, so that zeros stay zeros."""
+def _scale(x: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(where columns are cut, what they are divided by)."""
     mean, sd = mean_and_sd(x)
     # relative: rounding leaves a constant column a standard deviation of about 1e-8 of its mean
     sd = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
+    return mean + MAX_SCALED * sd, sd
+
+
+def scale_columns(x: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Columns divided by their standard deviation and cut at mean + 10 sd; not centred, so that zeros stay zeros."""
+    top, sd = _scale(x)
     scaled = sparse.csr_matrix(x, copy=True)
-    top = (mean + MAX_SCALED * sd)[scaled.indices]
-    scaled.data = np.minimum(scaled.data, top) / sd[scaled.indices]
+    scaled.data = np.minimum(scaled.data, top[scaled.indices]) / sd[scaled.indices]
     return scaled
 
 
-def pca(
-    x: sparse.csr_matrix, n_components: int, *, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+Components = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def scaled_pca(x: sparse.csr_matrix, n_components: int, *, seed: int) -> Components:
+    """``pca`` of ``scale_columns(x)``."""
+    if x.shape[0] < LARGE:
+        return pca(scale_columns(x), n_components, seed=seed)
+    top, sd = _scale(x)
+
+    def block(start: int) -> NDArray[np.float64]:
+        return np.asarray(np.minimum(x[start : start + ROWS].toarray(), top) / sd)
+
+    return _pca_of_blocks(block, x.shape, n_components)
+
+
+def _pca_of_blocks(
+    block: Callable[[int], NDArray[np.float64]], shape: tuple[int, int], n_components: int
+) -> Components:
+    """Components of a matrix whose rows from ``start`` on ``block(start)`` gives, by its covariance.
+
+    Blocks are worked on side by side and summed in order: the same bits for any number of threads.
+    """
+
+    def moments(start: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        rows = block(start)
+        return rows.sum(axis=0), rows.T @ rows
+
+    n, p = shape
+    workers = os.cpu_count() or 1
+    total, second = np.zeros(p), np.zeros((p, p))
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        starts = range(0, n, ROWS)
+        for i in range(0, len(starts), workers):  # few at a time: each holds p x p
+            for first, square in pool.map(moments, starts[i : i + workers]):
+                total += first
+                second += square
+        mean = total / n
+        second -= n * np.outer(mean, mean)
+        second /= n - 1
+        d = min(n_components, p)
+        variance, vectors = eigh(second, subset_by_index=[p - d, p - 1], overwrite_a=True, check_finite=False)
+        variance, vectors = np.maximum(variance[::-1], 0.0), vectors[:, ::-1]
+        # the sign of an eigenvector is arbitrary: its largest entry is made positive
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(d)])
+        scores = np.empty((n, d))
+
+        def project(start: int) -> None:
+            scores[start : start + ROWS] = block(start) @ vectors
+
+        list(pool.map(project, starts))
+    scores -= mean @ vectors
+    whole = float(np.trace(second))
+    return scores, np.ascontiguousarray(vectors.T), variance / whole if whole > 0 else np.ones(d) / d
+
+
+def pca(x: sparse.csr_matrix, n_components: int, *, seed: int) -> Components:
     """(scores [n_obs, d], loadings [d, n_genes], variance ratio [d]) of a sparse matrix, centred implicitly."""
     from sklearn.decomposition import PCA
 
@@ -109,6 +186,7 @@ def embed(
 ) -> Embedding:
     """Principal components of the scaled expression of the spatially variable genes, those that vary in space."""
     genes = spatially_variable(log_counts, weights, n_genes=n_genes)
-    scores, loadings, ratio = pca(scale_columns(log_counts[:, genes]), n_components, seed=seed)
+    used = log_counts if len(genes) == log_counts.shape[1] else log_counts[:, genes]
+    scores, loadings, ratio = scaled_pca(used, n_components, seed=seed)
     keep = spatial_components(scores, weights)
     return Embedding(scores[:, keep], genes, loadings[keep], ratio[keep])
