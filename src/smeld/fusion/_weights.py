@@ -35,6 +35,8 @@ MIN_Z = 1.645
 #: the regions as an independent half of the counts
 MORPHOLOGY, WITNESS = (3, 5, 8), 0.5
 N_SPLITS, N_BLOCKS = 3, 32
+#: genes, those of highest Moran's I, on which weights are judged: more take longer and say the same
+JUDGED_GENES = 1_000
 #: larger sections are judged on compact pieces with about this many spots in all
 MOST_SPOTS = 20_000
 
@@ -119,7 +121,8 @@ class Judge:
         *,
         batch: NDArray[np.integer] | None = None,
         seed: int,
-        **embedding: int,
+        n_genes: int,
+        n_components: int,
     ) -> None:
         rows = _sample(graph)
         distances = sparse.csr_matrix(graph.distances[rows][:, rows])
@@ -127,7 +130,12 @@ class Judge:
         self.distances = distances
         self.connected = np.diff(distances.indptr) > 0
         self.trials = evidence.trials(
-            counts[rows], connectivities, n_splits=N_SPLITS, seed=np.random.SeedSequence(seed), **embedding
+            counts[rows],
+            connectivities,
+            n_splits=N_SPLITS,
+            n_genes=min(n_genes, JUDGED_GENES),
+            n_components=n_components,
+            seed=np.random.SeedSequence(seed),
         )
         if batch is not None:
             self.trials = [evidence.within_sections(t, batch[rows]) for t in self.trials]

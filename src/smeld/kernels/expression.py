@@ -25,6 +25,8 @@ SPOTS_PER_COMPONENT = 30
 #: from this many spots components come from the genes' covariance, summed over blocks of rows: no scaled copy of the
 #: table is made, and the time does not depend on how the spectrum falls
 LARGE = 10_000
+#: and with so few genes, for then that is quickest whatever the number of spots
+FEW_GENES = 1_000
 ROWS = 4096
 
 
@@ -99,7 +101,7 @@ Components = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
 
 def scaled_pca(x: sparse.csr_matrix, n_components: int, *, seed: int) -> Components:
     """``pca`` of ``scale_columns(x)``."""
-    if x.shape[0] < LARGE:
+    if x.shape[0] < LARGE and x.shape[1] > FEW_GENES:
         return pca(scale_columns(x), n_components, seed=seed)
     top, sd = _scale(x)
 

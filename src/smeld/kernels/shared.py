@@ -24,7 +24,7 @@ N_FOLDS = 8
 NUMBERS = (4, 7, 10)
 N_STARTS = 4
 #: partitions are compared on at most so many spots
-MOST_COMPARED = 5_000
+MOST_COMPARED = 2_000
 RIDGE = 1e-3
 
 
