@@ -25,7 +25,7 @@ N_OBS, GENES, REPEATS = 4000, (2000, 8000), 3
 
 
 def _ours(path: Path, n_genes: int) -> list[dict[str, Any]]:
-    """Seconds of denoising with the image's features, alone and with fusion; the first run compiles and is told apart."""
+    """Seconds of denoising with the image's features, alone and with fusion; the first run, which compiles, apart."""
     import smeld as sm
 
     warnings.simplefilter("ignore")

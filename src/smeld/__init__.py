@@ -27,6 +27,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "tl": ("smeld.tl", None),
     "pl": ("smeld.pl", None),
     "report": ("smeld._report", "report"),
+    "lr": ("smeld.lr", None),
     "datasets": ("smeld.datasets", None),
     "InputError": ("smeld._check", "InputError"),
     "SmeldWarning": ("smeld._check", "SmeldWarning"),
@@ -50,7 +51,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from smeld import datasets, io, morph, pl, tl
+    from smeld import datasets, io, lr, morph, pl, tl
     from smeld._check import InputError, SmeldWarning
     from smeld._report import report
     from smeld.fusion import fuse, fusions

@@ -3,6 +3,7 @@
 from smeld.tl._contiguity import Contiguity, contiguity
 from smeld.tl._denoise import Denoised, denoise, impute
 from smeld.tl._domains import Domains, domains
+from smeld.tl._interactions import Interactions, interactions
 from smeld.tl._markers import markers
 from smeld.tl._pieces import Pieces, pieces
 from smeld.tl._quality import QualityControl, quality_control
@@ -12,12 +13,14 @@ __all__ = [
     "Contiguity",
     "Denoised",
     "Domains",
+    "Interactions",
     "Pieces",
     "QualityControl",
     "contiguity",
     "denoise",
     "domains",
     "impute",
+    "interactions",
     "markers",
     "pieces",
     "quality_control",

@@ -1,0 +1,310 @@
+"""Ligand-receptor pairs that lie together more than chance, tissue's own smoothness allowed for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from smeld import _adapt, _check, _keys
+from smeld.kernels import expression, localp
+from smeld.kernels.graph import spatial_graph
+from smeld.lr import LRResult, _resource, lr_stats
+from smeld.lr._resource import JOIN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Float = NDArray[np.float64]
+Local = Literal["significant", "none"]
+
+COLUMNS = ["ligand", "receptor", "range", "effect", "zscore", "pvalue", "qvalue", "n_spots_significant"]
+#: false discovery rate of pairs, and on average over the selected pairs of their spots
+FDR = 0.05
+#: partners seen in fewer spots are not tested: stLearn's default
+MIN_SPOTS = 20
+#: the range that lambda must lie in
+LAMBDA = (0.9, 1.1)
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """``table`` a row a pair, most significant first; ``lambda_surrogate`` the median chi-square of pairs made
+    independent over the expected one (1: calibrated; NaN: not looked at); ``n_missing`` pairs with a gene that the
+    section lacks, ``n_rare`` pairs with a partner seen in too few spots, ``n_same`` pairs that share a gene: these are
+    not tested (a gene always lies beside itself); ``adjusted`` what was regressed out."""
+
+    table: pd.DataFrame
+    lambda_surrogate: float
+    n_missing: int
+    n_rare: int
+    n_same: int
+    adjusted: tuple[str, ...]
+
+
+def interactions(
+    data: Any,
+    pairs: Any = None,
+    *,
+    statistic: str = "spatial",
+    radius_um: float | None = None,
+    within_spot: bool = False,
+    adjust: Sequence[str] | Literal["auto"] = "auto",
+    local: Local = "significant",
+    min_spots: int = MIN_SPOTS,
+    layer: str | None = None,
+    key_added: str = "interactions",
+    seed: int = 0,
+) -> Interactions:
+    """Test which ligand-receptor pairs lie together, receptor beside ligand. Works in place.
+
+    For every pair the receptor of a spot is multiplied with the mean ligand of its neighbours. Tissue is smooth: two
+    genes that have nothing to do with each other overlap in patches, and tests that take spots for exchangeable call a
+    third of such pairs interacting. The default compares with independent fields as smooth as these two.
+
+    Parameters
+    ----------
+    data
+        AnnData or SpatialData with one table: one section.
+    pairs
+        DataFrame or list with ligand and receptor in two columns (``range`` is kept), subunits of a complex joined by
+        ``+``; None for ``sm.lr.pairs()``, human. A complex counts as its scarcest subunit.
+    statistic
+        A name in ``sm.lr.lr_stats``: ``"spatial"`` (calibrated), or, to see what other tools say, ``"moran"``,
+        ``"cosine"``, ``"product"``.
+    radius_um
+        Neighbours are all spots within this distance, micrometres. None: one ring of a lattice, else the 10 nearest.
+    within_spot
+        Ligand in the spot itself counts as one neighbour more: for spots that hold many cells.
+    adjust
+        What is regressed out of both partners first: ``"library"`` (log of the counts of a spot) and columns of ``obs``
+        (``"domain"``, ``"cell_type"``); pairs then must lie together beyond what these explain. ``"auto"``: nothing,
+        the library, or library and ``obs["domain"]`` - the first with which pairs made independent on purpose pass no
+        more often than they should (lambda from 0.9 to 1.1). ``"spatial"`` only.
+    local
+        ``"significant"``: also the spots where significant pairs lie together; ``"none"``.
+    min_spots
+        Partners seen in fewer spots are not tested.
+    layer
+        Layer that holds the counts; ``X`` by default.
+    key_added
+        Key in ``uns`` and prefix in ``obsm``.
+    seed
+        Seed of surrogates and of statistics that permute.
+
+    Writes
+    ------
+    ``uns["interactions"]`` (the table: ``ligand``, ``receptor``, ``range``, ``effect``, ``zscore``, one-sided
+    ``pvalue``, ``qvalue`` of Benjamini & Hochberg, ``n_spots_significant``); ``obsm["interactions_local"]`` CSR
+    [n_obs, n_significant], receptor times ligand around it in the spots that are significant (FDR over selected pairs
+    by Benjamini & Bogomolov 2014), its columns the table's first rows.
+
+    Raises
+    ------
+    InputError
+        If no pair has both partners here, or a name is not known.
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, seed=0)
+    >>> found = sm.tl.interactions(adata, [(adata.var_names[0], adata.var_names[1])])
+    >>> len(found.table)
+    1
+    """
+    adata = _adapt.table(data)
+    if statistic not in lr_stats:
+        raise _check.unknown("interaction statistic", statistic, lr_stats)
+    if local not in ("significant", "none"):
+        raise _check.unknown("local", local, ("significant", "none"))
+    if statistic != "spatial" and adjust not in ("auto", ()):
+        raise _check.problem(
+            "only statistic='spatial' adjusts", found=f"statistic={statistic!r}", cure="leave adjust out"
+        )
+    order = _adapt.canonical_order(adata)
+    asked = _resource.pairs() if pairs is None else _resource.checked(pairs)
+    spelled, present = _matched(asked, adata, default=pairs is None)
+    counts = _adapt.counts(adata, layer)[order]
+    logged = counts.astype(np.float64) if _adapt.look_logged(counts) else expression.log_normalise(counts)
+    genes, units = _units(logged.tocsc(), present, adata.var_names)
+    seen = np.diff(genes.indptr) >= min_spots
+    index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
+    apart = np.array(
+        [not set(a.split(JOIN)) & set(b.split(JOIN)) for a, b in zip(present["ligand"], present["receptor"])]
+    )
+    kept = seen[index].all(axis=1) & apart
+    xy = _adapt.xy_um(adata)[order]
+    weights = _averages(xy, radius_um, within_spot)
+    index, tested = index[kept], present[kept].reset_index(drop=True)
+    found: tuple[LRResult, tuple[str, ...]] | None = None
+    for candidate in _candidates(adata, adjust, statistic) if len(index) else ():
+        basis = _basis(adata, candidate, counts, order)
+        options = {} if basis is None else {"basis": basis}
+        tried = lr_stats[statistic].func(genes, index, weights, xy, seed=seed, **options)
+        if found is None or _off(tried.lambda_surrogate) < _off(found[0].lambda_surrogate):
+            found = tried, candidate
+        if LAMBDA[0] <= (tried.lambda_surrogate or 1.0) <= LAMBDA[1]:
+            break
+    table = _table(tested, found and found[0])
+    lambda_ = float("nan") if found is None or found[0].lambda_surrogate is None else found[0].lambda_surrogate
+    adjusted = found[1] if found else ()
+    _say_lambda(lambda_, adata)
+    rank = np.lexsort((table["receptor"], table["ligand"], -table["zscore"], table["pvalue"]))
+    table, index = table.iloc[rank].reset_index(drop=True), index[rank]
+    adata.obsm.pop(f"{key_added}_local", None)
+    if local == "significant":
+        table["n_spots_significant"], where = _local(genes, index, weights, table)
+        if where.shape[1]:
+            adata.obsm[f"{key_added}_local"] = where[np.argsort(order)].tocsr()
+    adata.uns[key_added] = table
+    n_missing, n_same = len(asked) - len(present), int((~apart).sum())
+    n_rare = int((apart & ~kept).sum())
+    params = {
+        "statistic": statistic, "radius_um": radius_um, "within_spot": within_spot, "adjust": list(adjusted),
+        "local": local, "min_spots": min_spots, "lambda_surrogate": lambda_, "n_tested": len(table),
+        "n_missing": n_missing, "n_rare": n_rare, "n_same": n_same, "fdr": FDR,
+    }  # fmt: skip
+    inputs = {"layer": layer or "X", "pairs": "smeld human" if pairs is None else "given", "spelling": spelled}
+    _keys.record(adata, key_added, function="sm.tl.interactions", params=params, seed=seed, inputs=inputs)
+    return Interactions(table, lambda_, n_missing, n_rare, n_same, adjusted)
+
+
+def _matched(asked: pd.DataFrame, adata: Any, *, default: bool) -> tuple[str, pd.DataFrame]:
+    """Pairs whose genes are all here; of the human table with mouse genes, by capitalisation, which is said."""
+    here = set(adata.var_names)
+
+    def complete(frame: pd.DataFrame) -> pd.DataFrame:
+        whole = [
+            all(g in here for name in pair for g in name.split(JOIN))
+            for pair in zip(frame["ligand"], frame["receptor"])
+        ]
+        return frame[whole].reset_index(drop=True)
+
+    found, spelled = complete(asked), "as given"
+    if default and not len(found):
+        title = asked.copy()
+        for column in ("ligand", "receptor"):
+            title[column] = [JOIN.join(g.capitalize() for g in n.split(JOIN)) for n in asked[column]]
+        found, spelled = complete(title), "capitalised"
+        if len(found):
+            _check.warn(
+                "the genes look like mouse genes: the human pairs were matched by capitalisation, which misses "
+                "orthologs of other names. Give pairs= for a table of your own.",
+                adata,
+                stacklevel=4,
+            )
+    if not len(found):
+        raise _check.problem(
+            "no pair has both partners in this section",
+            found=f"genes such as {_check.listed(adata.var_names, 5)}; pairs such as "
+            f"{_check.listed((f'{a}-{b}' for a, b in zip(asked['ligand'], asked['receptor'])), 3)}",
+            cure="give pairs= with this section's gene names (gene symbols in adata.var_names)",
+        )
+    return spelled, found
+
+
+def _units(genes: sparse.csc_matrix, pairs: pd.DataFrame, names: Any) -> tuple[sparse.csc_matrix, dict[str, int]]:
+    """A column for every gene or complex (its scarcest subunit, spot by spot), and where it stands."""
+    column = {name: i for i, name in reversed(list(enumerate(names)))}  # of equal names the first
+    units: dict[str, int] = {}
+    made: list[sparse.csc_matrix] = []
+    for name in sorted({*pairs["ligand"], *pairs["receptor"]}):
+        parts = [genes[:, [column[g]]] for g in name.split(JOIN)]
+        unit = parts[0]
+        for part in parts[1:]:
+            unit = unit.minimum(part)
+        units[name] = len(made)
+        made.append(unit)
+    out = sparse.csc_matrix(sparse.hstack(made, format="csc"))
+    out.eliminate_zeros()
+    return out, units
+
+
+def _averages(xy: Float, radius_um: float | None, within_spot: bool) -> sparse.csr_matrix:
+    """Row i averages over the neighbours of spot i; rows of spots without neighbours are empty."""
+    try:
+        graph = spatial_graph(xy) if radius_um is None else spatial_graph(xy, kind="radius", radius_um=radius_um)
+    except ValueError as error:
+        raise _check.problem(str(error)) from error
+    edges = graph.connectivities
+    if within_spot:
+        edges = sparse.csr_matrix(edges + sparse.identity(len(xy), format="csr"))
+    degree = np.asarray(edges.sum(axis=1)).ravel()
+    inverse = np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)
+    made = sparse.csr_matrix(sparse.diags(inverse) @ edges)
+    made.sort_indices()  # or else the first operation that sorts them would change the order of later sums
+    return made
+
+
+def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: str) -> tuple[tuple[str, ...], ...]:
+    """What may be regressed out, simplest first."""
+    if adjust != "auto":
+        return ((adjust,) if isinstance(adjust, str) else tuple(adjust),)
+    if statistic != "spatial":
+        return ((),)
+    domain = (("library", _keys.DOMAIN),) if _keys.DOMAIN in adata.obs else ()
+    return ((), ("library",), *domain)
+
+
+def _off(lambda_: float | None) -> float:
+    """How far lambda lies from 1, as a factor."""
+    return np.inf if not lambda_ or not np.isfinite(lambda_) else float(abs(np.log(lambda_)))
+
+
+def _basis(adata: Any, adjust: Sequence[str], counts: sparse.csr_matrix, order: NDArray[np.intp]) -> Float | None:
+    """Orthonormal columns that span what is regressed out, the mean included; None for the mean alone."""
+    if not adjust:
+        return None
+    columns = [np.ones((adata.n_obs, 1))]
+    for name in adjust:
+        if name == "library":
+            columns.append(np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1))
+            continue
+        _check.require(adata.obs, name, "obs", "name a column of obs, or 'library'")
+        label, names = _adapt.numbered(adata.obs[name])
+        columns.append((label[order][:, None] == np.arange(len(names))).astype(np.float64))
+    left, singular, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
+    return np.asarray(left[:, singular > singular.max() * 1e-8])
+
+
+def _table(tested: pd.DataFrame, found: Any) -> pd.DataFrame:
+    table = tested[["ligand", "receptor", "range"]].copy()
+    for name in ("effect", "zscore", "pvalue"):
+        table[name] = getattr(found, name) if found is not None else np.zeros(0)
+    table["qvalue"] = localp.adjusted(table["pvalue"].to_numpy())
+    table["n_spots_significant"] = 0
+    return table[COLUMNS]
+
+
+def _local(
+    genes: sparse.csc_matrix, index: NDArray[np.intp], weights: sparse.csr_matrix, table: pd.DataFrame
+) -> tuple[NDArray[np.int64], sparse.csr_matrix]:
+    """Significant spots of the R significant pairs of m (the table's first rows): BH over spots at FDR R / m."""
+    n_selected, m = int((table["qvalue"] <= FDR).sum()), max(len(table), 1)
+    number, columns = np.zeros(len(table), dtype=np.int64), []
+    for i in range(n_selected):
+        ligand, receptor = index[i]
+        around = np.asarray(weights @ genes[:, [ligand]].toarray()).ravel()
+        own = genes[:, [receptor]].toarray().ravel()
+        q = localp.adjusted(localp.product_pvalues(own, around))
+        value = np.where(q <= FDR * n_selected / m, own * around, 0.0)
+        number[i] = int((value > 0).sum())
+        columns.append(sparse.csr_matrix(value[:, None]))
+    empty = sparse.csr_matrix((genes.shape[0], 0))
+    return number, sparse.csr_matrix(sparse.hstack(columns, format="csr")) if columns else empty
+
+
+def _say_lambda(value: float, adata: Any) -> None:
+    if np.isfinite(value) and not LAMBDA[0] <= value <= LAMBDA[1]:
+        too = "too many" if value > 1 else "too few"
+        _check.warn(
+            f"pairs made independent on purpose are called interacting {too} times here (lambda {value:.2f}, expected "
+            "0.9 to 1.1): expression changes over the section as a whole. Regress out what divides it, as in "
+            "sm.tl.domains(adata); sm.tl.interactions(adata, adjust=['library', 'domain']).",
+            adata,
+            stacklevel=4,
+        )

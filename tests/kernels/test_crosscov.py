@@ -1,0 +1,115 @@
+"""The variance of a cross-product under independence: against brute force, and against fields that are independent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.ndimage import gaussian_filter
+
+from smeld.kernels import crosscov
+from smeld.kernels.graph import spatial_graph
+
+Float = NDArray[np.float64]
+SIDE = 40
+
+
+def positions(side: int = SIDE, seed: int = 0, *, jitter: float = 0.3) -> Float:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    return 50.0 * (np.c_[x.ravel(), y.ravel()] + rng.uniform(-jitter, jitter, (side**2, 2)))
+
+
+def smooth_fields(n: int, width: float, rng: np.random.Generator, side: int = SIDE) -> Float:
+    """Counts of independent fields: Gaussian noise smoothed over ``width`` spacings, [n, n_obs], centred logarithms."""
+    pad = int(4 * width) + 1
+    out = np.empty((n, side**2))
+    for row in out:
+        z = rng.normal(size=(side + 2 * pad,) * 2)
+        z = gaussian_filter(z, width) * 2 * np.sqrt(np.pi) * width if width else z
+        row[:] = np.log1p(rng.poisson(np.exp(z[pad:-pad, pad:-pad] - 0.5))).ravel()
+    return out - out.mean(axis=1, keepdims=True)
+
+
+def averages(xy: Float) -> sparse.csr_matrix:
+    edges = spatial_graph(xy, kind="knn", n_neighbors=6).connectivities
+    return sparse.csr_matrix(sparse.diags(1 / np.asarray(edges.sum(axis=1)).ravel()) @ edges)
+
+
+def pvalues(xy: Float, x: Float, y: Float) -> Float:
+    weights, where = averages(xy), crosscov.lags(xy)
+    beside = crosscov.around(weights, y)
+    rows = [crosscov.correlograms(where, lambda r, f=f: f[r], len(f)) for f in (x, beside)]
+    return crosscov.test((x * beside).sum(axis=1), *rows, len(xy)).pvalue
+
+
+def test_the_variance_is_that_of_all_pairs_by_distance() -> None:
+    xy = positions(9, 3)
+    where = crosscov.lags(xy)
+    x, v = np.random.default_rng(0).normal(size=(2, 1, 81))
+    row, column = where.pixel // where.shape[1], where.pixel % where.shape[1]
+    distance = np.rint(np.hypot(row[:, None] - row, column[:, None] - column)).astype(int)
+    expected = float((x**2).sum() * (v**2).sum() / 81)
+    apart = ~np.eye(81, dtype=bool)
+    for b in np.unique(distance):
+        here = apart & (distance == b)
+        if here.any():
+            expected += float((np.outer(x, x)[here].sum() * np.outer(v, v)[here].sum()) / here.sum())
+    first, second = (crosscov.correlograms(where, lambda r, f=f: f[r], 1) for f in (x, v))
+    assert float((first * second).sum()) == pytest.approx(expected, rel=1e-8)
+
+
+def test_nothing_wraps_around() -> None:
+    where = crosscov.lags(positions(12))
+    assert where.n_pairs.sum() == pytest.approx(144 * 143)
+    assert where.n_pairs[int(np.hypot(12, 12)) + 2 :].sum() == 0
+
+
+@pytest.mark.parametrize("width", [0.0, 2.0, 4.0])
+def test_independent_smooth_fields_pass_as_often_as_they_should(width: float) -> None:
+    rng = np.random.default_rng(int(width))
+    xy = positions()
+    p = np.concatenate([pvalues(xy, *(smooth_fields(300, width, rng) for _ in range(2))) for _ in range(2)])
+    assert 0.02 <= (p < 0.05).mean() <= 0.085  # 600 pairs: two standard errors and more about .035 to .065
+    assert (p < 0.01).mean() <= 0.03
+
+
+def test_fields_that_lie_together_are_found() -> None:
+    rng = np.random.default_rng(0)
+    common = smooth_fields(60, 2.0, rng)
+    x, y = (common + smooth_fields(60, 2.0, rng) for _ in range(2))
+    assert (pvalues(positions(), x, y) < 0.05).mean() > 0.9
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-1e4, 1e4), st.integers(0, 20))
+def test_unit_place_and_scale_do_not_matter(unit: float, shift: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    xy = positions(12, seed)
+    x, y = rng.normal(size=(2, 2, 144))
+    x, y = (f - f.mean(axis=1, keepdims=True) for f in (x, y))
+    moved = pvalues(unit * xy + unit * shift * np.array([1.0, -1.0]), 3.0 * x, 0.1 * y)
+    assert moved == pytest.approx(pvalues(xy, x, y), abs=2e-2)
+
+
+def test_fields_that_do_not_vary_are_never_significant() -> None:
+    xy = positions(10)
+    assert (pvalues(xy, np.zeros((1, 100)), np.random.default_rng(0).normal(size=(1, 100))) > 0.4).all()
+
+
+def test_cross_products_are_those_of_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    xy = positions(10)
+    weights = averages(xy)
+    genes = sparse.csc_matrix(rng.poisson(0.5, (100, 5)).astype(float))
+    basis = np.linalg.qr(np.c_[np.ones(100), rng.normal(size=100)])[0]
+    pairs = np.array([[0, 1], [3, 2], [0, 4], [2, 2]])
+    for b in (None, basis):
+        found = crosscov.cross_products(lambda c, b=b: crosscov.residuals(genes, c, b), pairs, weights)
+        q = np.full((100, 1), 0.1) if b is None else b
+        clean = genes.toarray() - q @ (q.T @ genes.toarray())
+        beside = weights @ clean
+        beside -= beside.mean(axis=0)
+        assert found == pytest.approx([clean[:, r] @ beside[:, l] for l, r in pairs])  # noqa: E741

@@ -1,0 +1,160 @@
+"""Ligand-receptor pairs on a section: from the user's side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import smeld as sm
+
+SIDE = 30
+N = SIDE**2
+
+
+def section(seed: int = 0, *, names: tuple[str, ...] = ("LIG", "REC", "SUB", "NOISE", "RARE", "OTHER")) -> ad.AnnData:
+    """LIG, REC and SUB rise in the same patches, NOISE and OTHER everywhere, RARE in five spots."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    patch = 2.0 * ((x // 4 + 2 * (y // 4)) % 5 == 0).ravel()
+    rates = np.c_[np.tile(patch + 0.2, (3, 1)).T, np.full(N, 1.0), np.zeros(N), np.full(N, 0.8)]
+    counts = rng.poisson(rates)
+    counts[:5, 4] = 1
+    filler = rng.poisson(2.0, (N, 20))  # so that the library does not hang on the patches
+    x_all = sparse.csr_matrix(np.hstack([counts, filler]).astype(np.float32))
+    var = pd.DataFrame(index=[*names, *(f"G{i}" for i in range(20))])
+    made = ad.AnnData(x_all, var=var, obs=pd.DataFrame(index=[f"s{i}" for i in range(N)]))
+    made.obsm["spatial"] = 100.0 * np.c_[x.ravel(), y.ravel()].astype(float)
+    made.obsm["spatial_um"] = made.obsm["spatial"].copy()
+    return made
+
+
+PAIRS = [("LIG", "REC"), ("NOISE", "OTHER"), ("LIG", "REC+SUB"), ("LIG", "REC+ABSENT"), ("RARE", "REC"), ("LIG", "LIG")]
+
+
+def test_what_lies_together_is_found_and_the_rest_accounted_for() -> None:
+    adata = section()
+    found = sm.tl.interactions(adata, PAIRS)
+    table = found.table.set_index(["ligand", "receptor"])
+    assert set(table.index) == {("LIG", "REC"), ("NOISE", "OTHER"), ("LIG", "REC+SUB")}
+    assert (found.n_missing, found.n_rare, found.n_same) == (1, 1, 1)
+    assert (table.loc[["LIG"], "qvalue"] < 1e-4).all()
+    assert table.loc[("NOISE", "OTHER"), "qvalue"] > 0.05
+    assert adata.uns["interactions"] is found.table
+    assert found.table["pvalue"].is_monotonic_increasing
+    record = adata.uns["smeld"]["interactions"]
+    assert record["params"]["lambda_surrogate"] == found.lambda_surrogate
+
+
+def test_local_calls_lie_where_both_partners_are_rare_and_together() -> None:
+    """Where both are common, a spot that has both is no surprise, however sure it is that the pair lies together."""
+    adata = section()
+    y, x = np.divmod(np.arange(N), SIDE)
+    patch = (y // 4 == 3) & (x // 4 == 4)
+    counts = adata.X.toarray()
+    counts[:, :2] = np.random.default_rng(1).poisson(np.where(patch, 9.0, 0.05)[:, None], (N, 2))
+    adata.X = sparse.csr_matrix(counts)
+    table = sm.tl.interactions(adata, PAIRS[:2], adjust=()).table
+    local = adata.obsm["interactions_local"]
+    assert sparse.issparse(local) and local.shape == (N, 1)
+    marked = local.toarray()[:, 0] > 0
+    assert marked.sum() == table["n_spots_significant"].iloc[0] >= 10
+    assert patch[marked].mean() > 0.9
+    sm.tl.interactions(adata, PAIRS[:2], local="none")
+    assert "interactions_local" not in adata.obsm
+
+
+def test_permuting_the_spots_permutes_the_result() -> None:
+    one = section()
+    order = np.random.default_rng(1).permutation(N)
+    other = one[order].copy()
+    a, b = (sm.tl.interactions(s, PAIRS).table for s in (one, other))
+    pd.testing.assert_frame_equal(a, b)
+    assert (one.obsm["interactions_local"][order] != other.obsm["interactions_local"]).nnz == 0
+
+
+@pytest.mark.parametrize("form", ["dense", "csc", "float64", "unsorted"])
+def test_the_form_of_the_matrix_does_not_matter(form: str) -> None:
+    plain, other = section(), section()
+    x = other.X
+    other.X = {"dense": x.toarray, "csc": x.tocsc, "float64": lambda: x.astype(np.float64)}.get(form, x.copy)()
+    a, b = (sm.tl.interactions(s, PAIRS).table for s in (plain, other))
+    pd.testing.assert_frame_equal(a, b, rtol=1e-6)
+
+
+def test_results_can_be_stored(tmp_path: Path) -> None:
+    adata = section()
+    sm.tl.interactions(adata, PAIRS)
+    sm.write(adata, tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(back.uns["interactions"], adata.uns["interactions"], check_dtype=False)
+
+
+def test_a_radius_in_micrometres_and_within_the_spot() -> None:
+    near = sm.tl.interactions(section(), PAIRS[:1], radius_um=110.0).table
+    wide = sm.tl.interactions(section(), PAIRS[:1], radius_um=350.0).table
+    inside = sm.tl.interactions(section(), PAIRS[:1], within_spot=True).table
+    assert near["effect"].iloc[0] > wide["effect"].iloc[0] > 0
+    assert inside["zscore"].iloc[0] > 5
+
+
+def test_what_is_regressed_out_no_longer_makes_pairs_significant() -> None:
+    adata = section()
+    y, x = np.divmod(np.arange(N), SIDE)
+    adata.obs["patch"] = np.where((x // 4 + 2 * (y // 4)) % 5 == 0, "in", "out")
+    found = sm.tl.interactions(adata, PAIRS[:2], adjust=["library", "patch"])
+    assert found.adjusted == ("library", "patch")
+    assert (found.table["qvalue"] > 0.01).all()
+
+
+def test_human_pairs_by_default_and_mouse_genes_by_capitalisation() -> None:
+    human = section(names=("CXCL12", "CXCR4", "SUB", "NOISE", "RARE", "OTHER"))
+    assert sm.tl.interactions(human).table["receptor"].tolist() == ["CXCR4"]
+    mouse = section(names=("Cxcl12", "Cxcr4", "Sub", "Noise", "Rare", "Other"))
+    with pytest.warns(sm.SmeldWarning, match="capitalisation"):
+        found = sm.tl.interactions(mouse)
+    assert found.table["ligand"].tolist() == ["Cxcl12"]
+
+
+def test_cells_without_neighbours_and_spots_without_counts() -> None:
+    adata = section()
+    adata.obsm["spatial_um"][:2] = [[9e4, 9e4], [-9e4, 9e4]]
+    adata.X = sparse.csr_matrix(sparse.diags((np.arange(N) != 5).astype(np.float32)) @ adata.X)
+    table = sm.tl.interactions(adata, PAIRS, radius_um=110.0).table
+    assert np.isfinite(table[["effect", "zscore", "pvalue"]].to_numpy()).all()
+
+
+def test_nothing_testable_is_an_empty_table() -> None:
+    adata = section()
+    found = sm.tl.interactions(adata, [("RARE", "REC")])
+    assert len(found.table) == 0 and found.n_rare == 1 and np.isnan(found.lambda_surrogate)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pairs": [("A", "B")]}, "no pair has both partners"),
+        ({"pairs": [("LIG",)]}, "two columns"),
+        ({"pairs": PAIRS, "local": "all"}, "local"),
+        ({"pairs": PAIRS, "adjust": ["nowhere"]}, "nowhere"),
+        ({"pairs": PAIRS, "statistic": "moran", "adjust": ["library"]}, "only statistic='spatial'"),
+        ({"pairs": PAIRS, "radius_um": -1.0}, "radius"),
+    ],
+)
+def test_errors_help_and_lose_nothing(options: dict, said: str) -> None:
+    adata = section()
+    before = set(adata.uns) | set(adata.obsm)
+    with pytest.raises(sm.InputError, match=said):
+        sm.tl.interactions(adata, **options)
+    assert set(adata.uns) | set(adata.obsm) == before
+
+
+def test_negative_values_are_refused() -> None:
+    adata = section()
+    adata.X = adata.X - sparse.csr_matrix(np.full(adata.shape, 5.0))
+    with pytest.raises(sm.InputError, match="negative"):
+        sm.tl.interactions(adata, PAIRS)
