@@ -104,6 +104,12 @@ TABLES: dict[str, tuple[str, str]] = {
         " holds image work. stLearn had random features in place of its CNN's, whose weights are a "
         "download: the time does not depend on them.",
     ),
+    "interactions": (
+        "Ligand-receptor pairs: false positives, power, time",
+        "Share of pairs with a one-sided p below .05 and .01: false positives where the field correlation is 0, power "
+        "elsewhere. `mean`: stationary, or drifting over the section, or with levels by domain; these two with a plane "
+        "or the domains regressed out by `spatial`. Seconds of the test and its surrogates alone.",
+    ),
     "scale": (
         "Scale",
         "Simulated cells without a picture; fusion and domains with the true number of domains, after "

@@ -20,6 +20,7 @@ import _page
 import across
 import denoise
 import domains
+import interactions
 import main_job
 import peers
 import scale
@@ -62,6 +63,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "simulated_image": lambda asked: {"simulated_image": simulated_image.measure(runs=2 * asked.seeds)},
     "peers": lambda asked: peers.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds, only=asked.peer),
     "sme_normalise": lambda asked: {"sme_normalise": sme_normalise.measure()},
+    "interactions": lambda asked: interactions.measure(pairs=100 * asked.seeds),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
 }
 

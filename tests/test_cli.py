@@ -146,8 +146,8 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(pipeline, "run", run)
     options = [str(w) for name, value in given.items() for w in (f"--{name.replace('_', '-')}", value)]
-    command_line.call(capsys, "run", "/section", "--out", "out", *options, "--no-evidence")
-    assert seen[0].model_dump() == {"path": "/section", **given, "evidence": False}
+    command_line.call(capsys, "run", "/section", "--out", "out", *options, "--no-evidence", "--interactions")
+    assert seen[0].model_dump() == {"path": "/section", **given, "evidence": False, "interactions": True}
 
 
 def test_options_of_reading_are_those_of_read() -> None:

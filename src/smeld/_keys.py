@@ -34,6 +34,7 @@ PROB_SUFFIX = "_prob"
 RECORD = "smeld"
 IMAGES = "spatial"
 MARKERS = "domain_markers"
+INTERACTIONS = "interactions"
 WARNINGS = "warnings"
 
 # uns["spatial"][library]["metadata"]: smeld's own facts about a section, beside scanpy's scale factors

@@ -267,6 +267,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "no_morphology": facts.no_morphology(adata, library_id),
         "evidence": facts.table(adata.uns.get("fusion_evidence")),
         "modalities": facts.modalities(adata, noun),
+        "interactions": facts.interactions(adata),
         "steps": facts.steps(adata),
         "versions": facts.versions(),
     }

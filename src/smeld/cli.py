@@ -90,6 +90,7 @@ def run(
     evidence: Annotated[
         bool, typer.Option("--evidence/--no-evidence", help="Choose the fusion weights from held-out counts.")
     ] = True,
+    interactions: Annotated[bool, typer.Option("--interactions", help="Also test ligand-receptor pairs.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -110,6 +111,7 @@ def run(
         encoder=encoder,
         method=method,
         evidence=evidence,
+        interactions=interactions,
     )
     say = _say()
     _finish(pipeline.run(config, out, say=say), say)

@@ -64,6 +64,7 @@ class RunConfig(BaseModel):
     encoder: str = "texture"
     method: str = "sme"
     evidence: bool = True
+    interactions: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,17 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
     tl.pieces(adata)
     say("marker genes")
     tl.markers(adata)
+    if config.interactions:
+        say("ligand-receptor pairs")
+        _interactions(adata, config.seed)
+
+
+def _interactions(adata: AnnData, seed: int) -> None:
+    """A section without any pair has its other results all the same."""
+    try:
+        tl.interactions(adata, seed=seed)
+    except _check.InputError as error:
+        _check.warn(f"ligand-receptor pairs were not tested: {error}", adata)
 
 
 def _write_results(adata: AnnData, folder: Path, config: RunConfig) -> None:
@@ -212,7 +224,7 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
         "markers": adata.uns[_keys.MARKERS],
         "domain_pieces": adata.uns[_keys.PIECE + "s"],
     }
-    for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection"):
+    for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection", _keys.INTERACTIONS):
         if key in adata.uns:
             tables[key] = adata.uns[key]
     return tables

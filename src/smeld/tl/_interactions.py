@@ -57,7 +57,7 @@ def interactions(
     local: Local = "significant",
     min_spots: int = MIN_SPOTS,
     layer: str | None = None,
-    key_added: str = "interactions",
+    key_added: str = _keys.INTERACTIONS,
     seed: int = 0,
 ) -> Interactions:
     """Test which ligand-receptor pairs lie together, receptor beside ligand. Works in place.
