@@ -94,6 +94,30 @@ def test_unit_place_and_scale_do_not_matter(unit: float, shift: float, seed: int
     assert moved == pytest.approx(pvalues(xy, x, y), abs=2e-2)
 
 
+def test_a_stray_cell_and_a_wide_gap_change_little() -> None:
+    rng = np.random.default_rng(0)
+    xy = positions(30)
+    x, y = smooth_fields(40, 2.0, rng, 30), smooth_fields(40, 2.0, rng, 30)
+    whole = pvalues(xy, x, y)
+    stray = np.vstack([xy, [[1e9, -1e9]]])
+    x, y = (np.hstack([f, np.zeros((40, 1))]) for f in (x, y))
+    assert pvalues(stray, x, y) == pytest.approx(whole, abs=0.1)
+    assert max(crosscov.lags(stray).shape) < 400
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_handful_of_spots_and_coinciding_ones(n: int) -> None:
+    for xy in (np.zeros((n, 2)), 100.0 * np.arange(2 * n, dtype=float).reshape(n, 2)):
+        where = crosscov.lags(xy)
+        assert where.n_pairs.sum() == n * (n - 1)
+
+
+def test_the_spacing_is_that_of_the_area_a_spot_has() -> None:
+    rng = np.random.default_rng(0)
+    assert crosscov._spacing(positions(20, jitter=0.0)) == pytest.approx(50, rel=0.01)
+    assert crosscov._spacing(rng.uniform(0, 1000, (2000, 2))) == pytest.approx(1000 / np.sqrt(2000), rel=0.15)
+
+
 def test_fields_that_do_not_vary_are_never_significant() -> None:
     xy = positions(10)
     assert (pvalues(xy, np.zeros((1, 100)), np.random.default_rng(0).normal(size=(1, 100))) > 0.4).all()

@@ -128,6 +128,12 @@ def test_cells_without_neighbours_and_spots_without_counts() -> None:
     assert np.isfinite(table[["effect", "zscore", "pvalue"]].to_numpy()).all()
 
 
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_very_small_sections(n: int) -> None:
+    found = sm.tl.interactions(section()[:n].copy(), PAIRS[:2], min_spots=1)
+    assert found.table["pvalue"].between(0, 1).all()
+
+
 def test_nothing_testable_is_an_empty_table() -> None:
     adata = section()
     found = sm.tl.interactions(adata, [("RARE", "REC")])

@@ -8,18 +8,22 @@ C(b) their mean product. Nothing is permuted. The correlograms come from one Fou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse, stats
+from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
 Float = NDArray[np.float64]
 
 #: genes that are transformed together
 BATCH = 16
+#: empty stretches are cut at so many spacings; and the most pixels along a side
+LONGEST_GAP, MOST_PIXELS = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -39,32 +43,41 @@ class Lags:
 
 
 def lags(xy_um: Float) -> Lags:
-    """Distance bins of positions [n_obs, 2], one mean spacing wide.
+    """Distance bins of positions [n_obs, 2], one spacing wide.
 
-    The spacing is the square root of the area a spot has, its section's area taken from the pixels in use.
+    Empty stretches between parts of the section are shortened: what lies that far apart is unrelated anyway, and a
+    stray cell would else take all the raster.
     """
-    low, high = xy_um.min(axis=0), xy_um.max(axis=0)
-    pixel_um = _spacing(xy_um, low, high)
-    at = np.floor((xy_um - low) / pixel_um).astype(np.intp)
+    pixel_um = _spacing(xy_um)
+    near = np.stack([_without_gaps(x, LONGEST_GAP * pixel_um) for x in xy_um.T], axis=1)
+    pixel_um = max(pixel_um, float(near.max(initial=0.0)) / MOST_PIXELS)
+    at = np.floor(near / pixel_um).astype(np.intp)
     extent = at.max(axis=0) + 1
     shape = tuple(fft.next_fast_len(int(2 * e), real=True) for e in extent)
     pixel = at[:, 0] * shape[1] + at[:, 1]
     lag = [np.minimum(np.arange(s), s - np.arange(s)) for s in shape]
-    distance = np.hypot(lag[0][:, None], lag[1][None, :])
-    bins = np.rint(distance).astype(np.intp)
+    bins = np.rint(np.hypot(lag[0][:, None], lag[1][None, :])).astype(np.intp)
     made = Lags(pixel, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um))
     pairs = _by_bin(made, np.ones((1, len(xy_um))))[0]
     pairs[0] -= len(xy_um)
     return Lags(pixel, (shape[0], shape[1]), bins, np.maximum(np.rint(pairs), 0.0), len(xy_um))
 
 
-def _spacing(xy_um: Float, low: Float, high: Float) -> float:
-    """Mean spacing: first of the bounding box, then of the part of it that holds spots."""
-    extent = np.maximum(high - low, 1e-9)
-    rough = float(np.sqrt(extent.prod() / len(xy_um))) or 1.0
-    coarse = np.floor((xy_um - low) / (3 * rough)).astype(np.intp)
-    held = len(np.unique(coarse[:, 0] * (coarse[:, 1].max() + 1) + coarse[:, 1])) * (3 * rough) ** 2
-    return max(float(np.sqrt(min(held, extent.prod()) / len(xy_um))), float(extent.max()) / 4096, 1e-9)
+def _spacing(xy_um: Float) -> float:
+    """Median distance to the fourth nearest neighbour: within a tenth the root of the area that a spot has, on
+    lattices and among scattered cells alike."""
+    k = min(5, len(xy_um))
+    distance = cKDTree(xy_um).query(xy_um, k=k)[0].reshape(len(xy_um), k)[:, -1]
+    distance = distance[distance > 0]
+    return float(np.median(distance)) if len(distance) else 1.0
+
+
+def _without_gaps(x: Float, longest: float) -> Float:
+    """Coordinates from 0 on, with steps between neighbouring values cut at ``longest``."""
+    order = np.argsort(x, kind="stable")
+    out = np.empty_like(x)
+    out[order] = np.concatenate([[0.0], np.cumsum(np.minimum(np.diff(x[order]), longest))])
+    return out
 
 
 def _by_bin(where: Lags, fields: Float) -> Float:
@@ -73,9 +86,10 @@ def _by_bin(where: Lags, fields: Float) -> Float:
     raster = np.zeros((n_fields, size))
     for row, field in zip(raster, fields):
         row += np.bincount(where.pixel, field, size)
-    spectrum = fft.rfft2(raster.reshape(n_fields, *where.shape))
+    workers = os.cpu_count() or 1  # each transform is done by one of them: the bits do not depend on their number
+    spectrum = fft.rfft2(raster.reshape(n_fields, *where.shape), workers=workers)
     power = spectrum.real**2 + spectrum.imag**2
-    products = fft.irfft2(power, where.shape).reshape(n_fields, size)
+    products = fft.irfft2(power, where.shape, workers=workers).reshape(n_fields, size)
     flat, n_bins = where.bin.ravel(), int(where.bin.max()) + 1
     return np.stack([np.bincount(flat, p, n_bins) for p in products])
 
@@ -123,7 +137,7 @@ def test(cross: Float, first: Float, second: Float, n_obs: int) -> Test:
         r = np.where(scale > 0, cross / np.sqrt(scale), 0.0)
         # a variance below that of unrelated spots comes from the noise of far bins
         var_r = np.where(scale > 0, np.maximum(variance / scale, 1.0 / n_obs), np.inf)
-        n_effective = np.clip(1.0 + 1.0 / var_r, 3.0, n_obs)
+        n_effective = np.clip(1.0 + 1.0 / var_r, 3.0, max(n_obs, 3))
         t = r * np.sqrt((n_effective - 2) / np.maximum(1 - r**2, 1e-12))
     pvalue = stats.t.sf(t, n_effective - 2)
     return Test(r, np.where(np.isfinite(var_r), r / np.sqrt(var_r), 0.0), np.asarray(pvalue), n_effective)
