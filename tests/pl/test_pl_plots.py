@@ -171,3 +171,45 @@ def test_marker_table_that_lacks_something():
 def test_spatialdata_and_other_things_are_told_apart():
     with pytest.raises(sm.InputError, match="AnnData or SpatialData"):
         sm.pl.domains("section.h5ad", ax=axes())
+
+
+def _with_pairs(n: int = 4):
+    adata = stored_section.make()
+    rows = {
+        "ligand": [f"L{i}" for i in range(n)],
+        "receptor": ["R$1$", *(f"R{i}" for i in range(1, n))],
+        "range": ["secreted", "contact", "unknown", "strange"][:n],
+        "zscore": [5.0, 3.0, -1.0, 4.0][:n],
+        "pvalue": [1e-6, 1e-3, 0.8, 1e-4][:n],
+        "qvalue": [1e-5, 0.02, 0.9, 0.001][:n],
+    }
+    adata.uns["interactions"] = pd.DataFrame(rows)
+    return adata
+
+
+def test_pairs_stand_most_significant_on_top():
+    ax = sm.pl.interactions(_with_pairs(), n=3, ax=axes())
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert [name[:2] for name in names] == ["L0", "L3", "L1"]
+    offsets = ax.collections[-1].get_offsets()
+    assert offsets[:, 0].tolist() == [5.0, 4.0, 3.0]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+def test_pairs_that_are_not_significant_are_open():
+    ax = sm.pl.interactions(_with_pairs(), ax=axes())
+    faces = ax.collections[-1].get_facecolors()
+    assert (faces[-1] == 1).all() and not (faces[0] == 1).all()
+    assert any("q >" in t.get_text() for t in ax.get_legend().get_texts())
+
+
+def test_pairs_that_are_not_there():
+    adata = stored_section.make()
+    with pytest.raises(sm.InputError, match=r"run sm\.tl\.interactions"):
+        sm.pl.interactions(adata, ax=axes())
+    adata.uns["interactions"] = pd.DataFrame({"ligand": ["A"]})
+    with pytest.raises(sm.InputError, match="no column"):
+        sm.pl.interactions(adata, ax=axes())
+    adata.uns["interactions"] = _with_pairs().uns["interactions"].iloc[:0]
+    with pytest.raises(sm.InputError, match="no pair"):
+        sm.pl.interactions(adata, ax=axes())

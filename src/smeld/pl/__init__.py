@@ -13,6 +13,7 @@ from smeld.pl._save import save
 from smeld.pl.distributions import quality_control
 from smeld.pl.dots import markers
 from smeld.pl.maps import confidence, domains, gene, section
+from smeld.pl.pairs import interactions
 from smeld.pl.scatter import embedding
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "domains",
     "embedding",
     "gene",
+    "interactions",
     "markers",
     "palette",
     "quality_control",
