@@ -60,9 +60,9 @@ def fuse(
 
     Writes
     ------
-    ``obsm["fused_<method>"]`` float64 [n_obs, d]; ``obsm["X_pca"]`` and ``varm["PCs"]`` where the method has
-    components;
-    ``obsp["sme_weights"]``, ``obsp["spatial_connectivities"]``, ``obsp["spatial_distances"]`` (CSR, micrometres);
+    ``obsm["fused_<method>"]`` float64 [n_obs, d], components of expression and then those of morphology;
+    ``obsm["X_pca"]`` and ``varm["PCs"]`` where the method has components; ``obsp["sme_weights"]``,
+    ``obsp["spatial_connectivities"]``, ``obsp["spatial_distances"]`` (CSR, micrometres);
     ``uns["fusion_evidence"]`` where the method gives evidence (DataFrame, a row a choice: what was looked at, its best
     setting, the share of held-out variance predicted, the gain over what was chosen before, their standard errors over
     blocks of the section, and whether it was taken); the record ``uns["smeld"]["fused_<method>"]``.
