@@ -16,9 +16,9 @@ Float = NDArray[np.float64]
 #: a turned spot further from its nearest spot than this many spacings falls outside the section
 REACH = 1.5
 N_TURNS = 16
-#: about how many tests lambda is the median of (a quarter of it on more than ``LARGE`` spots), and the share of spots
-#: that must still lie on the section
-MOST, LARGE, LEAST_INSIDE = 600, 20_000, 0.25
+#: about how many tests lambda is the median of (a quarter of it on more than ``LARGE`` spots), for a standard error of
+#: .06 (.12) if they were independent, and the share of spots that must still lie on the section
+MOST, LARGE, LEAST_INSIDE = 1500, 20_000, 0.25
 
 
 def turns(xy_um: Float, n: int, rng: np.random.Generator) -> list[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
