@@ -26,7 +26,13 @@ def test_the_table_is_large_clean_and_sourced() -> None:
 
 @pytest.mark.parametrize(
     ("ligand", "receptor", "kind"),
-    [("CXCL12", "CXCR4", "secreted"), ("DLL1", "NOTCH1", "contact"), ("TGFB1", "TGFBR1+TGFBR2", "secreted")],
+    [
+        ("CXCL12", "CXCR4", "secreted"),
+        ("DLL1", "NOTCH1", "contact"),
+        ("TGFB1", "TGFBR1+TGFBR2", "secreted"),
+        ("THBS1", "CD47", "secreted"),
+        ("SHH", "PTCH1", "secreted"),
+    ],
 )
 def test_well_known_pairs_are_there(ligand: str, receptor: str, kind: str) -> None:
     table = sm.lr.pairs()

@@ -80,7 +80,7 @@ def regions(
     trials: Sequence[Trial], weights: sparse.csr_matrix, alpha: float, *, seed: np.random.SeedSequence
 ) -> list[tuple[Partitions, Partitions]]:
     """Regions drawn by each half of every trial's counts, smoothed along ``weights``: one partition a number of
-    ``NUMBERS``, of every so-manieth spot where there are many."""
+    ``NUMBERS``, on every n-th spot where there are many."""
     found = []
     for trial in trials:
         d = trial.scores.shape[1]
