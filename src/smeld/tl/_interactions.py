@@ -140,18 +140,10 @@ def interactions(
     xy = _adapt.xy_um(adata)[order]
     weights = _averages(xy, radius_um, within_spot)
     index, tested = index[kept], present[kept].reset_index(drop=True)
-    found: tuple[LRResult, tuple[str, ...]] | None = None
-    for candidate in _candidates(adata, adjust, statistic) if len(index) else ():
-        basis = _basis(adata, candidate, counts, order)
-        options = {} if basis is None else {"basis": basis}
-        tried = lr_stats[statistic].func(genes, index, weights, xy, seed=seed, **options)
-        if found is None or _off(tried.lambda_surrogate) < _off(found[0].lambda_surrogate):
-            found = tried, candidate
-        if LAMBDA[0] <= (tried.lambda_surrogate or 1.0) <= LAMBDA[1]:
-            break
-    table = _table(tested, found and found[0])
-    lambda_ = float("nan") if found is None or found[0].lambda_surrogate is None else found[0].lambda_surrogate
-    adjusted = found[1] if found else ()
+    bases = {c: _basis(adata, c, counts, order) for c in _candidates(adata, adjust, statistic)}
+    found, adjusted = _calibrated(statistic, genes, index, weights, xy, bases, seed) if len(index) else (None, ())
+    table = _table(tested, found)
+    lambda_ = float("nan") if found is None or found.lambda_surrogate is None else found.lambda_surrogate
     _say_lambda(lambda_, adata)
     rank = np.lexsort((table["receptor"], table["ligand"], -table["zscore"], table["pvalue"]))
     table, index = table.iloc[rank].reset_index(drop=True), index[rank]
@@ -248,6 +240,27 @@ def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: 
         return ((),)
     domain = (("library", _keys.DOMAIN),) if _keys.DOMAIN in adata.obs else ()
     return ((), ("library",), *domain)
+
+
+def _calibrated(
+    statistic: str,
+    genes: sparse.csc_matrix,
+    index: NDArray[np.intp],
+    weights: sparse.csr_matrix,
+    xy: Float,
+    bases: dict[tuple[str, ...], Float | None],
+    seed: int,
+) -> tuple[LRResult, tuple[str, ...]]:
+    """The first of ``bases`` with which the test holds on surrogates, or the one with which it holds best."""
+    tried: dict[tuple[str, ...], LRResult] = {}
+    for name, basis in bases.items():
+        options = {} if basis is None else {"basis": basis}
+        tried[name] = lr_stats[statistic].func(genes, index, weights, xy, seed=seed, **options)
+        lambda_ = tried[name].lambda_surrogate
+        if lambda_ is None or LAMBDA[0] <= lambda_ <= LAMBDA[1]:
+            return tried[name], name
+    best = min(tried, key=lambda name: _off(tried[name].lambda_surrogate))
+    return tried[best], best
 
 
 def _off(lambda_: float | None) -> float:
