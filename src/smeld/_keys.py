@@ -27,6 +27,7 @@ SME_WEIGHTS = "sme_weights"
 SME = "sme"
 # obs
 DOMAIN = "domain"
+CELL_TYPE = "cell_type"
 PIECE = "domain_piece"
 CONFIDENCE_SUFFIX = "_confidence"
 PROB_SUFFIX = "_prob"
@@ -35,6 +36,8 @@ RECORD = "smeld"
 IMAGES = "spatial"
 MARKERS = "domain_markers"
 INTERACTIONS = "interactions"
+INTERACTIONS_QQ = "interactions_qq"  # p-values of pairs, surrogates and decoys, as quantiles
+CELLTYPE_INTERACTIONS = "celltype_interactions"
 WARNINGS = "warnings"
 
 # uns["spatial"][library]["metadata"]: smeld's own facts about a section, beside scanpy's scale factors
