@@ -12,9 +12,9 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld.kernels import expression, localp
-from smeld.kernels.graph import spatial_graph
 from smeld.lr import LRResult, _resource, lr_stats
 from smeld.lr._resource import JOIN
+from smeld.tl import _lr_inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,10 +127,10 @@ def interactions(
         )
     order = _adapt.canonical_order(adata)
     asked = _resource.pairs() if pairs is None else _resource.checked(pairs)
-    spelled, present = _matched(asked, adata, default=pairs is None)
+    spelled, present = _lr_inputs.matched(asked, adata, default=pairs is None)
     counts = _adapt.counts(adata, layer)[order]
     logged = counts.astype(np.float64) if _adapt.look_logged(counts) else expression.log_normalise(counts)
-    genes, units = _units(logged.tocsc(), present, adata.var_names)
+    genes, units = _lr_inputs.units(logged.tocsc(), present, adata.var_names)
     seen = np.diff(genes.indptr) >= min_spots
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     apart = np.array(
@@ -138,9 +138,9 @@ def interactions(
     )
     kept = seen[index].all(axis=1) & apart
     xy = _adapt.xy_um(adata)[order]
-    weights = _averages(xy, radius_um, within_spot)
+    weights = _lr_inputs.averages(xy, radius_um, within_spot)
     index, tested = index[kept], present[kept].reset_index(drop=True)
-    bases = {c: _basis(adata, c, counts, order) for c in _candidates(adata, adjust, statistic)}
+    bases = {c: _lr_inputs.basis(adata, c, counts, order) for c in _candidates(adata, adjust, statistic)}
     found, adjusted = _calibrated(statistic, genes, index, weights, xy, bases, seed) if len(index) else (None, ())
     table = _table(tested, found)
     lambda_ = float("nan") if found is None or found.lambda_surrogate is None else found.lambda_surrogate
@@ -163,73 +163,6 @@ def interactions(
     inputs = {"layer": layer or "X", "pairs": "smeld human" if pairs is None else "given", "spelling": spelled}
     _keys.record(adata, key_added, function="sm.tl.interactions", params=params, seed=seed, inputs=inputs)
     return Interactions(table, lambda_, n_missing, n_rare, n_same, adjusted)
-
-
-def _matched(asked: pd.DataFrame, adata: Any, *, default: bool) -> tuple[str, pd.DataFrame]:
-    """Pairs whose genes are all here; of the human table with mouse genes, by capitalisation, which is said."""
-    here = set(adata.var_names)
-
-    def complete(frame: pd.DataFrame) -> pd.DataFrame:
-        whole = [
-            all(g in here for name in pair for g in name.split(JOIN))
-            for pair in zip(frame["ligand"], frame["receptor"])
-        ]
-        return frame[whole].reset_index(drop=True)
-
-    found, spelled = complete(asked), "as given"
-    if default and not len(found):
-        title = asked.copy()
-        for column in ("ligand", "receptor"):
-            title[column] = [JOIN.join(g.capitalize() for g in n.split(JOIN)) for n in asked[column]]
-        found, spelled = complete(title), "capitalised"
-        if len(found):
-            _check.warn(
-                "the genes look like mouse genes: the human pairs were matched by capitalisation, which misses "
-                "orthologs of other names. Give pairs= for a table of your own.",
-                adata,
-                stacklevel=4,
-            )
-    if not len(found):
-        raise _check.problem(
-            "no pair has both partners in this section",
-            found=f"genes such as {_check.listed(adata.var_names, 5)}; pairs such as "
-            f"{_check.listed((f'{a}-{b}' for a, b in zip(asked['ligand'], asked['receptor'])), 3)}",
-            cure="give pairs= with this section's gene names (gene symbols in adata.var_names)",
-        )
-    return spelled, found
-
-
-def _units(genes: sparse.csc_matrix, pairs: pd.DataFrame, names: Any) -> tuple[sparse.csc_matrix, dict[str, int]]:
-    """A column for every gene or complex (its scarcest subunit, spot by spot), and where it stands."""
-    column = {name: i for i, name in reversed(list(enumerate(names)))}  # of equal names the first
-    units: dict[str, int] = {}
-    made: list[sparse.csc_matrix] = []
-    for name in sorted({*pairs["ligand"], *pairs["receptor"]}):
-        parts = [genes[:, [column[g]]] for g in name.split(JOIN)]
-        unit = parts[0]
-        for part in parts[1:]:
-            unit = unit.minimum(part)
-        units[name] = len(made)
-        made.append(unit)
-    out = sparse.csc_matrix(sparse.hstack(made, format="csc"))
-    out.eliminate_zeros()
-    return out, units
-
-
-def _averages(xy: Float, radius_um: float | None, within_spot: bool) -> sparse.csr_matrix:
-    """Row i averages over the neighbours of spot i; rows of spots without neighbours are empty."""
-    try:
-        graph = spatial_graph(xy) if radius_um is None else spatial_graph(xy, kind="radius", radius_um=radius_um)
-    except ValueError as error:
-        raise _check.problem(str(error)) from error
-    edges = graph.connectivities
-    if within_spot:
-        edges = sparse.csr_matrix(edges + sparse.identity(len(xy), format="csr"))
-    degree = np.asarray(edges.sum(axis=1)).ravel()
-    inverse = np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)
-    made = sparse.csr_matrix(sparse.diags(inverse) @ edges)
-    made.sort_indices()  # or else the first operation that sorts them would change the order of later sums
-    return made
 
 
 def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: str) -> tuple[tuple[str, ...], ...]:
@@ -266,22 +199,6 @@ def _calibrated(
 def _off(lambda_: float | None) -> float:
     """How far lambda lies from 1, as a factor."""
     return np.inf if not lambda_ or not np.isfinite(lambda_) else float(abs(np.log(lambda_)))
-
-
-def _basis(adata: Any, adjust: Sequence[str], counts: sparse.csr_matrix, order: NDArray[np.intp]) -> Float | None:
-    """Orthonormal columns that span what is regressed out, the mean included; None for the mean alone."""
-    if not adjust:
-        return None
-    columns = [np.ones((adata.n_obs, 1))]
-    for name in adjust:
-        if name == "library":
-            columns.append(np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1))
-            continue
-        _check.require(adata.obs, name, "obs", "name a column of obs, or 'library'")
-        label, names = _adapt.numbered(adata.obs[name])
-        columns.append((label[order][:, None] == np.arange(len(names))).astype(np.float64))
-    left, singular, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
-    return np.asarray(left[:, singular > singular.max() * 1e-8])
 
 
 def _table(tested: pd.DataFrame, found: Any) -> pd.DataFrame:
