@@ -38,6 +38,7 @@ RAISED = {
 FIXED_DRAWS = {
     ("kernels/evidence.py", "left_out"),
     ("kernels/smooth.py", "effective_size"),  # probes of a trace
+    ("kernels/whitening.py", "_probes"),  # of a trace, too
     ("pl/scatter.py", "embedding"),  # the order in which dots are drawn
 }
 

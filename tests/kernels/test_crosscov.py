@@ -48,24 +48,36 @@ def pvalues(xy: Float, x: Float, y: Float) -> Float:
 
 def test_the_variance_is_that_of_all_pairs_by_distance() -> None:
     xy = positions(9, 3)
-    where = crosscov.lags(xy)
     x, v = np.random.default_rng(0).normal(size=(2, 1, 81))
+    for part in (None, (np.arange(81) % 9 > 3).astype(np.intp)):
+        where = crosscov.lags(xy, part)
+        label = _bins_written_out(xy, where, part)
+        expected = float((x**2).sum() * (v**2).sum() / 81)
+        apart = ~np.eye(81, dtype=bool)
+        for b in np.unique(label):
+            here = apart & (label == b)
+            if here.any():
+                expected += float((np.outer(x, x)[here].sum() * np.outer(v, v)[here].sum()) / here.sum())
+        first, second = (crosscov.correlograms(where, lambda r, f=f: f[r], 1) for f in (x, v))
+        assert float((first * second).sum()) == pytest.approx(expected, rel=1e-8)
+
+
+def _bins_written_out(xy: Float, where: crosscov.Lags, part: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    """A number for the bin of every pair: by distance, near pairs finer, pairs within each part apart."""
     row, column = where.pixel // where.shape[1], where.pixel % where.shape[1]
-    distance = np.rint(np.hypot(row[:, None] - row, column[:, None] - column)).astype(int)
-    expected = float((x**2).sum() * (v**2).sum() / 81)
-    apart = ~np.eye(81, dtype=bool)
-    for b in np.unique(distance):
-        here = apart & (distance == b)
-        if here.any():
-            expected += float((np.outer(x, x)[here].sum() * np.outer(v, v)[here].sum()) / here.sum())
-    first, second = (crosscov.correlograms(where, lambda r, f=f: f[r], 1) for f in (x, v))
-    assert float((first * second).sum()) == pytest.approx(expected, rel=1e-8)
+    label = np.rint(np.hypot(row[:, None] - row, column[:, None] - column)).astype(int)
+    exact = np.linalg.norm(xy[:, None] - xy[None], axis=-1) / crosscov._spacing(xy)
+    near = exact < crosscov.NEAR
+    label[near] = 1000 + np.rint(exact[near] * crosscov.PER_SPACING).astype(int)
+    if part is not None:
+        label += 10_000 * np.where(part[:, None] == part, part[:, None] + 1, 0)
+    return label
 
 
 def test_nothing_wraps_around() -> None:
     where = crosscov.lags(positions(12))
     assert where.n_pairs.sum() == pytest.approx(144 * 143)
-    assert where.n_pairs[int(np.hypot(12, 12)) + 2 :].sum() == 0
+    assert where.n_pairs[int(np.hypot(12, 12)) + 2 : -crosscov.N_FINE].sum() == 0
 
 
 @pytest.mark.parametrize("width", [0.0, 2.0, 4.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from smeld.kernels import surrogates
+from smeld.kernels import pairtest, surrogates
 from smeld.kernels.graph import spatial_graph
 
 
@@ -31,11 +31,11 @@ def test_lambda_is_one_for_noise_and_far_above_for_a_shared_middle() -> None:
     xy, weights = _section()
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(80, len(xy)))
-    pairs = np.arange(80).reshape(40, 2)
+    pairs, made = np.arange(80).reshape(40, 2), pairtest.section(xy, weights)
 
     def lambda_(fields: np.ndarray) -> float:
         fields = fields - fields.mean(axis=1, keepdims=True)
-        return surrogates.inflation(lambda c: fields[c], pairs, weights, xy, seed=0)
+        return surrogates.inflation(surrogates.pvalues(made, lambda c: fields[c], pairs, xy, seed=0))
 
     assert 0.8 < lambda_(noise) < 1.2
     middle = np.exp(-(((xy - xy.mean(axis=0)) / 500) ** 2).sum(axis=1))
@@ -46,5 +46,14 @@ def test_the_same_seed_gives_the_same_lambda() -> None:
     xy, weights = _section(12)
     fields = np.random.default_rng(2).normal(size=(4, len(xy)))
     pairs = np.array([[0, 1], [2, 3]])
-    one, other = (surrogates.inflation(lambda c: fields[c], pairs, weights, xy, seed=5) for _ in range(2))
-    assert one == other
+    made = pairtest.section(xy, weights)
+    one, other = (surrogates.pvalues(made, lambda c: fields[c], pairs, xy, seed=5) for _ in range(2))
+    assert np.array_equal(one, other)
+
+
+def test_sections_are_turned_one_by_one() -> None:
+    xy, _ = _section(14)
+    both = np.vstack([xy, xy + np.array([5000.0, 0.0])])
+    section = np.repeat([0, 1], len(xy))
+    for nearest, inside in surrogates.turns(both, 4, np.random.default_rng(0), section):
+        assert (section[nearest] == section).all() and inside.mean() > 0.6

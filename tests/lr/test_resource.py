@@ -41,8 +41,15 @@ def test_well_known_pairs_are_there(ligand: str, receptor: str, kind: str) -> No
 
 
 def test_another_organism_is_refused_with_what_there_is() -> None:
-    with pytest.raises(sm.InputError, match="human"):
-        sm.lr.pairs("mouse")
+    with pytest.raises(sm.InputError, match="human, mouse"):
+        sm.lr.pairs("yeast")
+
+
+def test_mouse_pairs_bear_the_names_of_orthologs() -> None:
+    mouse = sm.lr.pairs("mouse")
+    assert len(mouse) > 2000 and sm.lr.card("mouse")["organism"] == "mouse"
+    named = set(zip(mouse["ligand"], mouse["receptor"]))
+    assert {("Cxcl12", "Cxcr4"), ("Ccl21a", "Ccr7"), ("Il11", "Il11ra1")} <= named
 
 
 def test_two_columns_suffice() -> None:

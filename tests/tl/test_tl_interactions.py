@@ -111,13 +111,18 @@ def test_what_is_regressed_out_no_longer_makes_pairs_significant() -> None:
     assert (found.table["qvalue"] > 0.01).all()
 
 
-def test_human_pairs_by_default_and_mouse_genes_by_capitalisation() -> None:
+def test_human_and_mouse_pairs_are_known_and_others_by_capitalisation() -> None:
     human = section(names=("CXCL12", "CXCR4", "SUB", "NOISE", "RARE", "OTHER"))
     assert sm.tl.interactions(human).table["receptor"].tolist() == ["CXCR4"]
-    mouse = section(names=("Cxcl12", "Cxcr4", "Sub", "Noise", "Rare", "Other"))
+    mouse = section(names=("Ccl21a", "Ccr7", "Sub", "Noise", "Rare", "Other"))
+    found = sm.tl.interactions(mouse)
+    assert found.table["ligand"].tolist() == ["Ccl21a"]
+    assert mouse.uns["smeld"]["interactions"]["inputs"]["names"] == "mouse"
+    with pytest.raises(sm.InputError, match="no pair"):
+        sm.tl.interactions(mouse, organism="human", pairs=[("CCL21", "CCR7")])
+    rat = section(names=("Ccl21", "Ccr7", "Sub", "Noise", "Rare", "Other"))
     with pytest.warns(sm.SmeldWarning, match="capitalisation"):
-        found = sm.tl.interactions(mouse)
-    assert found.table["ligand"].tolist() == ["Cxcl12"]
+        assert sm.tl.interactions(rat, organism="human").table["ligand"].tolist() == ["Ccl21"]
 
 
 def test_cells_without_neighbours_and_spots_without_counts() -> None:

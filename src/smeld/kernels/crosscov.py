@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import fft, sparse, stats
 from scipy.spatial import cKDTree
@@ -20,6 +21,11 @@ from threadpoolctl import threadpool_limits
 
 Float = NDArray[np.float64]
 
+#: pairs nearer than this, in spacings, have bins of their own, so many a spacing, where a spot has at most so many
+NEAR, PER_SPACING, MOST_NEAR = 2.5, 4, 100
+N_FINE = int(NEAR * PER_SPACING) + 1
+#: spots beyond which rasters are of single precision
+LARGE = 20_000
 #: genes that are transformed together
 BATCH = 16
 #: empty stretches are cut at so many spacings; and the most pixels along a side
@@ -32,7 +38,9 @@ class Lags:
 
     ``pixel`` int [n_obs] the flat pixel of each spot on a raster of ``shape``, padded so that nothing wraps around;
     ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] ordered pairs of different spots by bin, the first
-    bin those within a pixel; ``n_obs`` spots.
+    bin those within a pixel; ``n_obs`` spots. ``near`` int [n_near, 4] are pairs (i, j, bin, bin on the raster), i < j,
+    whose bins are finer than a pixel: correlograms are steep there. With ``part`` (int [n_obs] from 0 on), pairs across
+    parts and pairs within each part have bins of their own, one such set after the other.
     """
 
     pixel: NDArray[np.intp]
@@ -40,9 +48,11 @@ class Lags:
     bin: NDArray[np.intp]
     n_pairs: Float
     n_obs: int
+    near: NDArray[np.intp]
+    part: NDArray[np.intp] | None = None
 
 
-def lags(xy_um: Float) -> Lags:
+def lags(xy_um: Float, part: NDArray[np.intp] | None = None) -> Lags:
     """Distance bins of positions [n_obs, 2], one spacing wide.
 
     Empty stretches between parts of the section are shortened: what lies that far apart is unrelated anyway, and a
@@ -57,10 +67,37 @@ def lags(xy_um: Float) -> Lags:
     pixel = at[:, 0] * shape[1] + at[:, 1]
     lag = [np.minimum(np.arange(s), s - np.arange(s)) for s in shape]
     bins = np.rint(np.hypot(lag[0][:, None], lag[1][None, :])).astype(np.intp)
-    made = Lags(pixel, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um))
-    pairs = _by_bin(made, np.ones((1, len(xy_um))))[0]
-    pairs[0] -= len(xy_um)
-    return Lags(pixel, (shape[0], shape[1]), bins, np.maximum(np.rint(pairs), 0.0), len(xy_um))
+    near_pairs = _near(at, near / pixel_um, int(bins.max()) + 1, part)
+    made = Lags(pixel, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), near_pairs, part)
+    ones = np.ones((1, len(xy_um)))
+    pairs = _products(made, [ones], [(0, 0)])[0, 0]
+    return replace(made, n_pairs=np.maximum(np.rint(pairs), 0.0))
+
+
+def _near(at: NDArray[np.intp], xy: Float, n_bins: int, part: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    """Pairs of spots less than ``NEAR`` spacings apart, positions ``xy`` and pixels ``at`` [n_obs, 2] in spacings."""
+    tree = cKDTree(xy)
+    if tree.count_neighbors(tree, NEAR) > MOST_NEAR * len(xy):
+        return np.zeros((0, 4), dtype=np.intp)
+    i, j = np.ascontiguousarray(tree.query_pairs(NEAR, output_type="ndarray").T)
+    fine = np.minimum(np.rint(np.hypot(*(xy[i] - xy[j]).T) * PER_SPACING), NEAR * PER_SPACING).astype(np.intp)
+    coarse = np.rint(np.hypot(*(at[i] - at[j]).T)).astype(np.intp)
+    first = np.zeros(len(i), dtype=np.intp) if part is None else np.where(part[i] == part[j], part[i] + 1, 0)
+    first *= n_bins + N_FINE
+    pairs = np.stack([i, j, first + n_bins + fine, first + coarse], axis=1)
+    return np.ascontiguousarray(pairs[np.lexsort((j, i))])
+
+
+@njit(cache=True, parallel=True)
+def _move_near(near: NDArray[np.intp], first: Float, second: Float, sums: Float) -> None:
+    """Takes products of near pairs out of their bins on the raster and puts them into their own, field by field."""
+    for field in prange(len(first)):
+        x, y = first[field], second[field]
+        for k in range(len(near)):
+            i, j = near[k, 0], near[k, 1]
+            product = x[i] * y[j] + x[j] * y[i]
+            sums[field, near[k, 2]] += product
+            sums[field, near[k, 3]] -= product
 
 
 def _spacing(xy_um: Float) -> float:
@@ -80,18 +117,51 @@ def _without_gaps(x: Float, longest: float) -> Float:
     return out
 
 
-def _by_bin(where: Lags, fields: Float) -> Float:
-    """Sum over ordered pairs of spots (i = j included) of f_i f_j by bin, [n_fields, n_bins]."""
-    n_fields, size = len(fields), where.shape[0] * where.shape[1]
-    raster = np.zeros((n_fields, size))
-    for row, field in zip(raster, fields):
-        row += np.bincount(where.pixel, field, size)
-    workers = os.cpu_count() or 1  # each transform is done by one of them: the bits do not depend on their number
-    spectrum = fft.rfft2(raster.reshape(n_fields, *where.shape), workers=workers)
-    power = spectrum.real**2 + spectrum.imag**2
-    products = fft.irfft2(power, where.shape, workers=workers).reshape(n_fields, size)
+def precision(n_obs: int) -> type[np.floating]:
+    """Rasters of large sections are of single precision, which is twice as fast and half as large: sums over that many
+    spots are known to less than seven digits anyway."""
+    return np.float32 if n_obs > LARGE else np.float64
+
+
+def workers() -> int:
+    """Threads of Fourier transforms. Each transform is done by one of them: the bits do not depend on their number."""
+    return os.cpu_count() or 1
+
+
+def _products(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
+    """Sums over ordered pairs of different spots of f_i g_j by bin, for the pairs (f, g) that are ``wanted`` of
+    ``fields``, each [n_fields, n_obs]: [n_fields, n_wanted, n_bins]."""
+    whole = _sums(where, fields, wanted)
+    if where.part is not None:
+        here = [where.part == p for p in range(int(where.part.max()) + 1)]
+        within = [_sums(where, [f * mask for f in fields], wanted) for mask in here]
+        whole = np.concatenate([whole - np.sum(within, axis=0), *within], axis=-1)
+    if len(where.near):
+        for k, (i, j) in enumerate(wanted):
+            part = np.ascontiguousarray(whole[:, k])
+            _move_near(where.near, fields[i], fields[j], part)
+            whole[:, k] = part
+    return whole
+
+
+def _sums(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
+    n_fields, size = len(fields[0]), where.shape[0] * where.shape[1]
+    spectra = []
+    for field in fields:
+        raster = np.empty((n_fields, size), dtype=precision(where.n_obs))
+        for row, values in zip(raster, field):
+            row[:] = np.bincount(where.pixel, values, size)
+        spectra.append(fft.rfft2(raster.reshape(n_fields, *where.shape), workers=workers()))
     flat, n_bins = where.bin.ravel(), int(where.bin.max()) + 1
-    return np.stack([np.bincount(flat, p, n_bins) for p in products])
+    out = np.zeros((n_fields, len(wanted), n_bins + N_FINE))
+    for k, (i, j) in enumerate(wanted):
+        a, b = spectra[i], spectra[j]
+        # lags of one length are summed up, so that the antisymmetric part, which is imaginary here, goes away
+        power = a.real * b.real + a.imag * b.imag
+        products = fft.irfft2(power, where.shape, workers=workers(), overwrite_x=True).reshape(n_fields, size)
+        out[:, k, :n_bins] = [np.bincount(flat, p, n_bins) for p in products]
+        out[:, k, 0] -= (fields[i] * fields[j]).sum(axis=1)  # a spot and itself
+    return out
 
 
 def correlograms(where: Lags, fields: Callable[[slice], Float], n_fields: int) -> Float:
@@ -101,16 +171,20 @@ def correlograms(where: Lags, fields: Callable[[slice], Float], n_fields: int) -
     the root of n_obs (self-pairs, exact), the others the sum of products by bin over the root of its number of pairs:
     the scalar product of two rows is the variance under independence.
     """
-    used = where.n_pairs > 0
     out = np.zeros((n_fields, 1 + len(where.n_pairs)))
     for start in range(0, n_fields, BATCH):
         rows = slice(start, min(start + BATCH, n_fields))
-        block = fields(rows)
-        own = (block**2).sum(axis=1)
-        products = _by_bin(where, block)
-        products[:, 0] -= own
-        out[rows, 0] = own / np.sqrt(where.n_obs)
-        out[rows, 1:][:, used] = products[:, used] / np.sqrt(where.n_pairs[used])
+        out[rows] = cross_correlograms(where, [fields(rows)], [(0, 0)])[:, 0]
+    return out
+
+
+def cross_correlograms(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
+    """Rows as in :func:`correlograms` for pairs of ``fields``, each [n, n_obs]: [n, n_wanted, 1 + n_bins]."""
+    used = where.n_pairs > 0
+    out = np.zeros((len(fields[0]), len(wanted), 1 + len(where.n_pairs)))
+    for k, (i, j) in enumerate(wanted):
+        out[:, k, 0] = (fields[i] * fields[j]).sum(axis=1) / np.sqrt(where.n_obs)
+    out[..., 1:][..., used] = _products(where, fields, wanted)[..., used] / np.sqrt(where.n_pairs[used])
     return out
 
 
@@ -126,20 +200,26 @@ class Test:
 
 
 def test(cross: Float, first: Float, second: Float, n_obs: int) -> Test:
-    """Test of cross-products ``cross`` [n_pairs] = sum_i x_i v_i, given the fields' rows of ``correlograms``.
+    """Test of cross-products ``cross`` [n_pairs] = sum_i x_i v_i, given the fields' rows of ``correlograms``."""
+    return judged(cross, (first * second).sum(axis=1), first[:, 0] * second[:, 0] * n_obs, n_obs)
+
+
+def judged(cross: Float, variance: Float, scale: Float, n_obs: int, freedom: Float | None = None) -> Test:
+    """Test of cross-products of a given ``variance`` under independence; ``scale`` [n_pairs] the product of the two
+    sums of squares.
 
     p from Student's t with n_effective - 2 degrees of freedom (Dutilleul 1993), n_effective = 1 + 1 / Var(r): few
-    independent patches have heavier tails than the normal distribution. Fields that do not vary give p = 1.
+    independent patches have heavier tails than the normal distribution; or with ``freedom``, where fewer, those that
+    the variance itself is known with. Fields that do not vary give p = 1.
     """
-    variance = (first * second).sum(axis=1)
-    scale = first[:, 0] * second[:, 0] * n_obs  # of sums of squares
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(scale > 0, cross / np.sqrt(scale), 0.0)
         # a variance below that of unrelated spots comes from the noise of far bins
         var_r = np.where(scale > 0, np.maximum(variance / scale, 1.0 / n_obs), np.inf)
         n_effective = np.clip(1.0 + 1.0 / var_r, 3.0, max(n_obs, 3))
         t = r * np.sqrt((n_effective - 2) / np.maximum(1 - r**2, 1e-12))
-    pvalue = stats.t.sf(t, n_effective - 2)
+    degrees = n_effective - 2 if freedom is None else np.minimum(n_effective - 2, np.maximum(freedom, 1.0))
+    pvalue = stats.t.sf(t, degrees)
     return Test(r, np.where(np.isfinite(var_r), r / np.sqrt(var_r), 0.0), np.asarray(pvalue), n_effective)
 
 

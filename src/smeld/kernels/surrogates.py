@@ -2,76 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import stats
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
-from smeld.kernels import crosscov
+from smeld.kernels import crosscov, pairtest
+from smeld.kernels.pairtest import Fields, Section, Side
 
 Float = NDArray[np.float64]
 
 #: a turned spot further from its nearest spot than this many spacings falls outside the section
 REACH = 1.5
 N_TURNS = 16
-#: about how many tests lambda is the median of (a quarter of it on more than ``LARGE`` spots), for a standard error of
-#: .06 (.12) if they were independent, and the share of spots that must still lie on the section
-MOST, LARGE, LEAST_INSIDE = 1500, 20_000, 0.25
+#: receptors and ligands that are tested with one another after each turn, on sections of more than ``LARGE`` spots the
+#: second number; and the share of spots that must still lie on the section
+EACH, EACH_OF_LARGE, LARGE, LEAST_INSIDE = 12, 5, 20_000, 0.25
 
 
-def turns(xy_um: Float, n: int, rng: np.random.Generator) -> list[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+def turns(
+    xy_um: Float, n: int, rng: np.random.Generator, section: NDArray[np.intp] | None = None
+) -> list[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
     """``n`` turns (half of them mirrored) of the section about its middle: for every spot the spot whose value it gets,
-    and whether one lies there."""
-    tree = cKDTree(xy_um)
-    spacing = float(np.median(tree.query(xy_um, k=2)[0][:, 1]))
-    middle = (xy_um.min(axis=0) + xy_um.max(axis=0)) / 2
+    and whether one lies there. Each ``section`` (int [n_obs]) is turned by itself."""
+    parts = [np.arange(len(xy_um))]
+    if section is not None:
+        parts = [np.flatnonzero(section == s) for s in np.unique(section)]
+    trees = [cKDTree(xy_um[rows]) for rows in parts]
     found = []
     for i, angle in enumerate(rng.uniform(np.pi / 6, 2 * np.pi - np.pi / 6, n)):
         c, s = np.cos(angle), np.sin(angle)
         turn = np.array([[c, -s], [s, c]]) @ (np.diag([-1.0, 1.0]) if i % 2 else np.eye(2))
-        distance, nearest = tree.query((xy_um - middle) @ turn.T + middle)
-        found.append((np.asarray(nearest, dtype=np.intp), distance <= REACH * max(spacing, 1e-9)))
+        nearest, inside = np.arange(len(xy_um)), np.zeros(len(xy_um), dtype=bool)
+        for rows, tree in zip(parts, trees):
+            xy = xy_um[rows]
+            spacing = float(np.median(tree.query(xy, k=min(2, len(xy)))[0].reshape(len(xy), -1)[:, -1]))
+            middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
+            distance, at = tree.query((xy - middle) @ turn.T + middle)
+            nearest[rows], inside[rows] = rows[at], distance <= REACH * max(spacing, 1e-9)
+        found.append((nearest, inside))
     return found
 
 
-def inflation(
-    fields: Callable[[NDArray[np.intp]], Float],
+def pvalues(
+    made: Section,
+    fields: Fields,
     pairs: NDArray[np.intp],
-    weights: sparse.csr_matrix,
     xy_um: Float,
     *,
     seed: int,
-) -> float:
-    """Median chi-square of pairs whose receptor's map is turned about the section, over the expected one, .455.
+    section: NDArray[np.intp] | None = None,
+) -> Float:
+    """p-values of receptors whose maps are turned about the section, with ligands that stay.
 
-    1 where the test is calibrated (lambda of Devlin & Roeder 1999). The map keeps its smoothness and loses its place;
-    where the section as a whole has a middle or a gradient that the maps share, lambda says so. ``fields(columns)``
-    gives fields as they are tested, [n_columns, n_obs]; of ``pairs`` (ligand, receptor) a number are drawn, or each is
-    turned several times. NaN where no turned pair could be tested.
+    A turned map keeps its smoothness and loses its place: whatever ligand it then meets, the two have nothing to do
+    with each other, unless the section as a whole has a middle or a gradient that maps share. After each of ``N_TURNS``
+    turns some receptors are tested with some ligands, each with each. Empty where nothing could be turned.
     """
     rng = np.random.default_rng(seed)
-    most = MOST if len(xy_um) <= LARGE else MOST // 4
-    chosen = pairs if len(pairs) <= most else pairs[np.sort(rng.choice(len(pairs), most, replace=False))]
-    per_pair = max(1, most // len(chosen))
-    pvalues = []
-    for i, (nearest, inside) in enumerate(turns(xy_um, N_TURNS, rng)):
-        mine = np.concatenate([chosen[(i + shift) % N_TURNS :: N_TURNS] for shift in range(min(per_pair, N_TURNS))])
-        if not len(mine) or inside.sum() < LEAST_INSIDE * len(xy_um):
-            continue
+    each = EACH if len(xy_um) <= LARGE else EACH_OF_LARGE
+    sides = [rng.permutation(np.unique(pairs[:, k])) for k in (1, 0)]
+    out = []
+    for i, (nearest, inside) in enumerate(turns(xy_um, N_TURNS, rng, section)):
         rows = np.flatnonzero(inside)
-        own = fields(mine[:, 1])[:, nearest[rows]]
-        beside = crosscov.around(weights, fields(mine[:, 0]))[:, rows]
-        own, beside = (f - f.mean(axis=1, keepdims=True) for f in (own, beside))
-        pvalues.append(_pvalues(own, beside, xy_um[rows]))
-    p = np.concatenate(pvalues) if pvalues else np.zeros(0)
-    return float(np.median(stats.norm.isf(p) ** 2) / stats.chi2.median(1)) if len(p) else float("nan")
+        if inside.sum() < max(LEAST_INSIDE * len(xy_um), 3):
+            continue
+        right, left = (np.take(s, np.arange(i * each, i * each + min(each, len(s))), mode="wrap") for s in sides)
+        where = crosscov.lags(xy_um[rows], None if made.where.part is None else made.where.part[rows])
+        own = _kept(where, pairtest.receptors(made, fields(right)), nearest[rows])
+        beside = _kept(where, pairtest.ligands(made, fields(left)), rows)
+        varies = (own.correlograms[:, 0, 0] > 0)[:, None] & (beside.correlograms[:, 0, 0] > 0)
+        with threadpool_limits(1):
+            cross, zero = own.filtered @ beside.filtered.T, own.plain @ beside.plain.T
+        at = np.nonzero(varies)
+        out.append(pairtest.compare(made, own, beside, cross[at], zero[at], (at[0], at[1])).pvalue)
+    return np.concatenate(out) if out else np.zeros(0)
 
 
-def _pvalues(own: Float, beside: Float, xy_um: Float) -> Float:
-    where = crosscov.lags(xy_um)
-    first = crosscov.correlograms(where, lambda rows: own[rows], len(own))
-    second = crosscov.correlograms(where, lambda rows: beside[rows], len(own))
-    varies = (first[:, 0] > 0) & (second[:, 0] > 0)
-    return crosscov.test((own * beside).sum(axis=1), first, second, len(xy_um)).pvalue[varies]
+def _kept(where: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:
+    """The side on some spots."""
+    filtered, plain = (f[:, rows] - f[:, rows].mean(axis=1, keepdims=True) for f in (side.filtered, side.plain))
+    correlograms = crosscov.cross_correlograms(where, [filtered, plain], pairtest.WANTED)
+    return Side(filtered, plain, side.weights, correlograms, side.power)
+
+
+def inflation(pvalue: Float) -> float:
+    """Median chi-square of one-sided p-values over the expected one, .455: 1 where the test is calibrated (lambda of
+    Devlin & Roeder 1999), NaN without any."""
+    return float(np.median(stats.norm.isf(pvalue) ** 2) / stats.chi2.median(1)) if len(pvalue) else float("nan")

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 #: joins the subunits of a complex
 JOIN = "+"
+ORGANISMS = ("human", "mouse")
 RANGES = ("secreted", "contact", "other", "unknown")
 
 
 def pairs(organism: str = "human") -> pd.DataFrame:
     """Pairs that come with smeld: ``ligand``, ``receptor`` (subunits joined by ``+``), ``range``, ``source``.
 
-    ``organism`` is ``"human"``; for mouse genes ``sm.tl.interactions`` falls back on capitalisation and says so.
-    ``sm.lr.card()`` names sources and licence. Nothing is downloaded.
+    ``organism`` is ``"human"``, or ``"mouse"`` for the same pairs in the names of mouse orthologs (pairs with a gene
+    that mice lack are left out). ``sm.lr.card()`` names sources and licence. Nothing is downloaded.
 
     Examples
     --------
@@ -31,8 +32,20 @@ def pairs(organism: str = "human") -> pd.DataFrame:
     import pandas as pd
 
     _known(organism)
-    with resources.files("smeld.lr").joinpath(f"{organism}.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, keep_default_na=False)
+    with resources.files("smeld.lr").joinpath("human.csv").open(encoding="utf-8") as file:
+        human = pd.read_csv(file, keep_default_na=False)
+    if organism == "human":
+        return human
+    from smeld.lr import _orthologs
+
+    return _orthologs.to_mouse(human)[0]
+
+
+def everything() -> pd.DataFrame:
+    """The pairs of all organisms."""
+    import pandas as pd
+
+    return pd.concat([pairs(name) for name in ORGANISMS], ignore_index=True)
 
 
 def card(organism: str = "human") -> dict[str, Any]:
@@ -45,13 +58,13 @@ def card(organism: str = "human") -> dict[str, Any]:
     'human'
     """
     _known(organism)
-    found: dict[str, Any] = json.loads(resources.files("smeld.lr").joinpath(f"{organism}.json").read_text("utf-8"))
-    return found
+    found: dict[str, Any] = json.loads(resources.files("smeld.lr").joinpath("human.json").read_text("utf-8"))
+    return {**found, "organism": organism}
 
 
 def _known(organism: str) -> None:
-    if organism != "human":
-        raise _check.unknown("organism", organism, ("human",))
+    if organism not in ORGANISMS:
+        raise _check.unknown("organism", organism, ORGANISMS)
 
 
 def checked(given: Any) -> pd.DataFrame:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld.kernels import crosscov, surrogates
+from smeld.kernels import crosscov, pairtest
+from smeld.kernels import surrogates as turned
 from smeld.lr._statistic import LRResult, lr_stats
 
 Float = NDArray[np.float64]
@@ -22,28 +23,27 @@ def spatial(
     xy_um: Float,
     *,
     basis: Float | None = None,
+    part: NDArray[np.intp] | None = None,
+    section: NDArray[np.intp] | None = None,
+    surrogates: bool = True,
     seed: int = 0,
 ) -> LRResult:
     """Receptor times ligand around it, tested against independent fields of the same smoothness.
 
-    T = sum_i x_i (W y)_i of centred values, x the receptor and y the ligand; its variance in closed form from the
-    correlograms of x and W y. ``effect`` is the correlation of the two. ``basis`` [n_obs, q], orthonormal, is what is
-    regressed out of both (library size, domains); None: the mean alone. ``seed`` draws the surrogates of
-    ``lambda_surrogate`` and nothing else.
+    Both maps have their smoothness taken off first, as far as it stands out of noise, and what the two share within a
+    spot is left out (unless ``weights`` name the spot itself as a neighbour). The statistic is sum_i x_i (W y)_i, x the
+    receptor and y the ligand; its variance in closed form from the correlograms of x and W y. ``effect`` is the
+    correlation of the receptor with the ligand around it. ``basis`` [n_obs, q], orthonormal, is what is regressed out
+    of both (library size, domains); None: the mean alone. ``part`` (int [n_obs]) names regions whose correlograms are
+    kept apart, ``section`` sections that are turned one by one for ``surrogates``; ``seed`` draws these and nothing
+    else.
     """
-    where = crosscov.lags(xy_um)
+    made = pairtest.section(xy_um, weights, part)
 
-    def own(columns: NDArray[np.intp]) -> Float:
+    def fields(columns: NDArray[np.intp]) -> Float:
         return crosscov.residuals(genes, columns, basis)
 
-    def beside(columns: NDArray[np.intp]) -> Float:
-        return crosscov.around(weights, own(columns))
-
-    ligands, at_ligand = np.unique(pairs[:, 0], return_inverse=True)
-    receptors, at_receptor = np.unique(pairs[:, 1], return_inverse=True)
-    first = crosscov.correlograms(where, lambda rows: own(receptors[rows]), len(receptors))
-    second = crosscov.correlograms(where, lambda rows: beside(ligands[rows]), len(ligands))
-    cross = crosscov.cross_products(own, pairs, weights)
-    found = crosscov.test(cross, first[at_receptor], second[at_ligand], len(xy_um))
-    lambda_ = surrogates.inflation(own, pairs, weights, xy_um, seed=seed)
-    return LRResult(found.effect, found.zscore, found.pvalue, lambda_)
+    found = pairtest.test(made, fields, pairs)
+    null = turned.pvalues(made, fields, pairs, xy_um, seed=seed, section=section) if surrogates else None
+    lambda_ = None if null is None else turned.inflation(null)
+    return LRResult(found.effect, found.zscore, found.pvalue, lambda_, null)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _adapt, _check, _keys
-from smeld.kernels import expression, localp
+from smeld.kernels import expression, localp, surrogates
 from smeld.lr import LRResult, _resource, lr_stats
 from smeld.lr._resource import JOIN
-from smeld.tl import _lr_inputs
+from smeld.tl import _links, _lr_inputs, _self_check
+from smeld.tl._links import Radius
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Float = NDArray[np.float64]
 Local = Literal["significant", "none"]
+Bases = dict[tuple[str, ...], Float | None]
 
 COLUMNS = ["ligand", "receptor", "range", "effect", "zscore", "pvalue", "qvalue", "n_spots_significant"]
 #: false discovery rate of pairs, and on average over the selected pairs of their spots
@@ -29,17 +31,23 @@ FDR = 0.05
 MIN_SPOTS = 20
 #: the range that lambda must lie in
 LAMBDA = (0.9, 1.1)
+#: significant pairs whose score is stored for every spot, most significant first
+MOST_SCORED = 200
+#: regions of fewer spots have no correlogram of their own
+FEWEST_IN_REGION = 100
 
 
 @dataclass(frozen=True)
 class Interactions:
     """``table`` a row a pair, most significant first; ``lambda_surrogate`` the median chi-square of pairs made
-    independent over the expected one (1: calibrated; NaN: not looked at); ``n_missing`` pairs with a gene that the
-    section lacks, ``n_rare`` pairs with a partner seen in too few spots, ``n_same`` pairs that share a gene: these are
-    not tested (a gene always lies beside itself); ``adjusted`` what was regressed out."""
+    independent over the expected one (1: calibrated; NaN: not looked at), ``lambda_decoy`` that of pairs of genes that
+    are in no pair but as abundant and as smooth (above 1 where genes share what tissue is made of); ``n_missing`` pairs
+    with a gene that the section lacks, ``n_rare`` pairs with a partner seen in too few spots, ``n_same`` pairs that
+    share a gene: these are not tested (a gene always lies beside itself); ``adjusted`` what was regressed out."""
 
     table: pd.DataFrame
     lambda_surrogate: float
+    lambda_decoy: float
     n_missing: int
     n_rare: int
     n_same: int
@@ -51,10 +59,15 @@ def interactions(
     pairs: Any = None,
     *,
     statistic: str = "spatial",
-    radius_um: float | None = None,
+    radius_um: Radius = None,
     within_spot: bool = False,
+    barrier: str | None = None,
     adjust: Sequence[str] | Literal["auto"] = "auto",
+    correlograms_by: str | None = None,
+    batch_key: str | None = None,
+    organism: str = "auto",
     local: Local = "significant",
+    decoys: bool = True,
     min_spots: int = MIN_SPOTS,
     layer: str | None = None,
     key_added: str = _keys.INTERACTIONS,
@@ -64,29 +77,45 @@ def interactions(
 
     For every pair the receptor of a spot is multiplied with the mean ligand of its neighbours. Tissue is smooth: two
     genes that have nothing to do with each other overlap in patches, and tests that take spots for exchangeable call a
-    third of such pairs interacting. The default compares with independent fields as smooth as these two.
+    third of such pairs interacting. The default compares with independent fields as smooth as these two, and leaves
+    out what the two share within a spot.
 
     Parameters
     ----------
     data
-        AnnData or SpatialData with one table: one section.
+        AnnData or SpatialData with one table.
     pairs
         DataFrame or list with ligand and receptor in two columns (``range`` is kept), subunits of a complex joined by
-        ``+``; None for ``sm.lr.pairs()``, human. A complex counts as its scarcest subunit.
+        ``+``; None for ``sm.lr.pairs()``. A complex counts as its scarcest subunit.
     statistic
-        A name in ``sm.lr.lr_stats``: ``"spatial"`` (calibrated), or, to see what other tools say, ``"moran"``,
-        ``"cosine"``, ``"product"``.
+        A name in ``sm.lr.lr_stats``: ``"spatial"`` (calibrated), or, to see what other tools say, ``"matched"``
+        (stLearn), ``"moran"``, ``"cosine"``, ``"product"``.
     radius_um
         Neighbours are all spots within this distance, micrometres. None: one ring of a lattice, else the 10 nearest.
+        ``"range"``: secreted ligands reach 150 um, fading as a Gaussian of half of that, others their neighbours; or
+        radii by range, as in ``{"secreted": 200, "contact": 20}``.
     within_spot
-        Ligand in the spot itself counts as one neighbour more: for spots that hold many cells.
+        Ligand in the spot itself counts as one neighbour more: for spots that hold many cells. What cells and
+        measurement share within a spot then counts as well.
+    barrier
+        ``"sme"``: links are weakened where the S x M x E weights of ``sm.fuse`` say that tissue changes, cut below a
+        twentieth; longer links by the most open way. Or a key of ``obsp`` with weights of your own.
     adjust
         What is regressed out of both partners first: ``"library"`` (log of the counts of a spot) and columns of ``obs``
         (``"domain"``, ``"cell_type"``); pairs then must lie together beyond what these explain. ``"auto"``: nothing,
         the library, or library and ``obs["domain"]`` - the first with which pairs made independent on purpose pass no
         more often than they should (lambda from 0.9 to 1.1). ``"spatial"`` only.
+    correlograms_by
+        Column of ``obs`` (``"domain"``): smoothness is measured within each of its values, where tissue is coarse in
+        one part and fine in another. ``"spatial"`` only.
+    batch_key
+        Column of ``obs`` with the section of each spot: links stay within sections, their means are taken off.
+    organism
+        Whose pairs ``pairs=None`` means: ``"human"``, ``"mouse"`` or ``"auto"``, those of which more are here.
     local
         ``"significant"``: also the spots where significant pairs lie together; ``"none"``.
+    decoys
+        Also test pairs of genes that are in no pair, for ``lambda_decoy`` (``"spatial"`` only).
     min_spots
         Partners seen in fewer spots are not tested.
     layer
@@ -94,14 +123,16 @@ def interactions(
     key_added
         Key in ``uns`` and prefix in ``obsm``.
     seed
-        Seed of surrogates and of statistics that permute.
+        Seed of surrogates, decoys and statistics that permute.
 
     Writes
     ------
     ``uns["interactions"]`` (the table: ``ligand``, ``receptor``, ``range``, ``effect``, ``zscore``, one-sided
-    ``pvalue``, ``qvalue`` of Benjamini & Hochberg, ``n_spots_significant``); ``obsm["interactions_local"]`` CSR
-    [n_obs, n_significant], receptor times ligand around it in the spots that are significant (FDR over selected pairs
-    by Benjamini & Bogomolov 2014), its columns the table's first rows.
+    ``pvalue``, ``qvalue`` of Benjamini & Hochberg, ``n_spots_significant``); ``uns["interactions_qq"]`` (p-values of
+    pairs, surrogates and decoys against those expected); ``obsm["interactions_score"]`` CSR [n_obs, k], receptor times
+    ligand around it for the table's first k rows, the significant pairs, at most 200;
+    ``obsm["interactions_local"]`` CSR [n_obs, n_significant], the same in the spots that are significant (FDR over
+    selected pairs by Benjamini & Bogomolov 2014), 0 elsewhere.
 
     Raises
     ------
@@ -117,52 +148,164 @@ def interactions(
     1
     """
     adata = _adapt.table(data)
-    if statistic not in lr_stats:
-        raise _check.unknown("interaction statistic", statistic, lr_stats)
-    if local not in ("significant", "none"):
-        raise _check.unknown("local", local, ("significant", "none"))
-    if statistic != "spatial" and adjust not in ("auto", ()):
-        raise _check.problem(
-            "only statistic='spatial' adjusts", found=f"statistic={statistic!r}", cure="leave adjust out"
-        )
+    _check_choices(statistic, local, organism, adjust, correlograms_by)
     order = _adapt.canonical_order(adata)
-    asked = _resource.pairs() if pairs is None else _resource.checked(pairs)
-    spelled, present = _lr_inputs.matched(asked, adata, default=pairs is None)
+    asked = None if pairs is None else _resource.checked(pairs)
+    spelled, n_asked, present = _lr_inputs.matched(asked, adata, organism)
     counts = _adapt.counts(adata, layer)[order]
     logged = counts.astype(np.float64) if _adapt.look_logged(counts) else expression.log_normalise(counts)
-    genes, units = _lr_inputs.units(logged.tocsc(), present, adata.var_names)
-    seen = np.diff(genes.indptr) >= min_spots
+    by_gene = logged.tocsc()
+    genes, units = _lr_inputs.units(by_gene, present, adata.var_names)
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     apart = np.array(
         [not set(a.split(JOIN)) & set(b.split(JOIN)) for a, b in zip(present["ligand"], present["receptor"])]
     )
-    kept = seen[index].all(axis=1) & apart
-    xy = _adapt.xy_um(adata)[order]
-    weights = _lr_inputs.averages(xy, radius_um, within_spot)
+    kept = (np.diff(genes.indptr) >= min_spots)[index].all(axis=1) & apart
     index, tested = index[kept], present[kept].reset_index(drop=True)
-    bases = {c: _lr_inputs.basis(adata, c, counts, order) for c in _candidates(adata, adjust, statistic)}
-    found, adjusted = _calibrated(statistic, genes, index, weights, xy, bases, seed) if len(index) else (None, ())
+    section = _adapt.sections(adata, batch_key)[0][order]
+    xy = _lr_inputs.apart(_adapt.xy_um(adata)[order], section)
+    reach = _links.links(
+        xy, section, radius_um=radius_um, within_spot=within_spot, barrier=_links.barrier(adata, barrier, order)
+    )
+    task = _Task(
+        statistic, genes, xy, section, _lr_inputs.regions(adata, correlograms_by, order, FEWEST_IN_REGION), seed
+    )
+    bases = {c: _lr_inputs.basis(adata, c, counts, order, section) for c in _candidates(adata, adjust, statistic)}
+    background = _lr_inputs.outside(by_gene, asked if asked is not None else _resource.everything(), adata.var_names)
+    where = tested["range"].map(reach.__getitem__).tolist() if len(tested) else []
+    found, adjusted = task.calibrated(index, where, bases, background) if len(index) else (None, ())
+    fake = None
+    if found is not None and decoys and statistic == "spatial":
+        fake = task.decoys(index, reach["unknown"], bases[adjusted], background)
     table = _table(tested, found)
-    lambda_ = float("nan") if found is None or found.lambda_surrogate is None else found.lambda_surrogate
+    lambda_ = surrogates.inflation(found.surrogates) if found is not None and found.surrogates is not None else np.nan
+    lambda_decoy = float("nan") if fake is None else surrogates.inflation(fake)
     _say_lambda(lambda_, adata)
     rank = np.lexsort((table["receptor"], table["ligand"], -table["zscore"], table["pvalue"]))
-    table, index = table.iloc[rank].reset_index(drop=True), index[rank]
-    adata.obsm.pop(f"{key_added}_local", None)
+    table = table.iloc[rank].reset_index(drop=True)
+    for kind in ("local", "score"):
+        adata.obsm.pop(f"{key_added}_{kind}", None)
     if local == "significant":
-        table["n_spots_significant"], where = _local(genes, index, weights, table)
-        if where.shape[1]:
-            adata.obsm[f"{key_added}_local"] = where[np.argsort(order)].tocsr()
+        number, calls, score = _local(genes, index[rank], [where[i] for i in rank], table, found, rank)
+        table["n_spots_significant"] = number
+        for kind, values in (("local", calls), ("score", score)):
+            if values.shape[1]:
+                adata.obsm[f"{key_added}_{kind}"] = values[np.argsort(order)].tocsr()
     adata.uns[key_added] = table
-    n_missing, n_same = len(asked) - len(present), int((~apart).sum())
+    sets = {"pairs": table["pvalue"].to_numpy(), "surrogates": found.surrogates if found else None, "decoys": fake}
+    adata.uns[f"{key_added}_qq"] = _self_check.curves(sets)
+    n_missing, n_same = n_asked - len(present), int((~apart).sum())
     n_rare = int((apart & ~kept).sum())
     params = {
-        "statistic": statistic, "radius_um": radius_um, "within_spot": within_spot, "adjust": list(adjusted),
-        "local": local, "min_spots": min_spots, "lambda_surrogate": lambda_, "n_tested": len(table),
-        "n_missing": n_missing, "n_rare": n_rare, "n_same": n_same, "fdr": FDR,
+        "statistic": statistic, "radius_um": radius_um, "within_spot": within_spot, "barrier": barrier,
+        "adjust": list(adjusted), "correlograms_by": correlograms_by, "local": local, "min_spots": min_spots,
+        "lambda_surrogate": lambda_, "lambda_decoy": lambda_decoy, "n_tested": len(table), "n_missing": n_missing,
+        "n_rare": n_rare, "n_same": n_same, "fdr": FDR,
     }  # fmt: skip
-    inputs = {"layer": layer or "X", "pairs": "smeld human" if pairs is None else "given", "spelling": spelled}
+    inputs = {
+        "layer": layer or "X", "pairs": "smeld" if asked is None else "given", "names": spelled, "batch_key": batch_key,
+    }  # fmt: skip
     _keys.record(adata, key_added, function="sm.tl.interactions", params=params, seed=seed, inputs=inputs)
-    return Interactions(table, lambda_, n_missing, n_rare, n_same, adjusted)
+    return Interactions(table, lambda_, lambda_decoy, n_missing, n_rare, n_same, adjusted)
+
+
+def _check_choices(
+    statistic: str, local: str, organism: str, adjust: Sequence[str] | str, correlograms_by: str | None
+) -> None:
+    if statistic not in lr_stats:
+        raise _check.unknown("interaction statistic", statistic, lr_stats)
+    if local not in ("significant", "none"):
+        raise _check.unknown("local", local, ("significant", "none"))
+    if organism not in ("auto", *_resource.ORGANISMS):
+        raise _check.unknown("organism", organism, ("auto", *_resource.ORGANISMS))
+    if statistic != "spatial" and (adjust not in ("auto", ()) or correlograms_by is not None):
+        raise _check.problem(
+            "only statistic='spatial' adjusts and measures smoothness",
+            found=f"statistic={statistic!r}",
+            cure="leave adjust and correlograms_by out",
+        )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all tests of one call share."""
+
+    statistic: str
+    genes: sparse.csc_matrix
+    xy: Float
+    section: NDArray[np.intp]
+    part: NDArray[np.intp] | None
+    seed: int
+
+    def calibrated(
+        self,
+        index: NDArray[np.intp],
+        where: list[sparse.csr_matrix],
+        bases: Bases,
+        background: sparse.csc_matrix,
+    ) -> tuple[LRResult, tuple[str, ...]]:
+        """The first of ``bases`` with which the test holds on surrogates, or the one with which it holds best;
+        ``where`` the averages over neighbours of every pair."""
+        tried: dict[tuple[str, ...], LRResult] = {}
+        for name, basis in bases.items():
+            tried[name] = self._by_reach(index, where, basis, background)
+            p = tried[name].surrogates
+            if p is None or LAMBDA[0] <= surrogates.inflation(p) <= LAMBDA[1]:
+                return tried[name], name
+        best = min(tried, key=lambda name: _off(tried[name]))
+        return tried[best], best
+
+    def _by_reach(
+        self,
+        index: NDArray[np.intp],
+        where: list[sparse.csr_matrix],
+        basis: Float | None,
+        background: sparse.csc_matrix,
+    ) -> LRResult:
+        """Pairs of one reach are tested together."""
+        groups: dict[int, list[int]] = {}
+        for i, weights in enumerate(where):
+            groups.setdefault(id(weights), []).append(i)
+        parts = [(rows, self._test(index[rows], where[rows[0]], basis, background)) for rows in groups.values()]
+        if len(parts) == 1:
+            return parts[0][1]
+        back = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        results = [r for _, r in parts]
+        effect, z, p = (np.concatenate([getattr(r, n) for r in results])[back] for n in ("effect", "zscore", "pvalue"))
+        null = [r.surrogates for r in results if r.surrogates is not None]
+        calls = [r.local for r in results if r.local is not None]
+        return LRResult(
+            effect,
+            z,
+            p,
+            surrogates=np.concatenate(null) if null else None,
+            local=sparse.csr_matrix(sparse.hstack(calls, format="csc")[:, back]) if calls else None,
+        )
+
+    def _test(
+        self,
+        index: NDArray[np.intp],
+        weights: sparse.csr_matrix,
+        basis: Float | None,
+        background: sparse.csc_matrix,
+        **options: Any,
+    ) -> LRResult:
+        card = lr_stats[self.statistic]
+        if self.statistic == "spatial":
+            options |= {"basis": basis, "part": self.part, "section": self.section if self.section.any() else None}
+        if card.facts.get("background"):
+            options["background"] = background
+        return card.func(self.genes, index, weights, self.xy, seed=self.seed, **options)
+
+    def decoys(
+        self, index: NDArray[np.intp], weights: sparse.csr_matrix, basis: Float | None, background: sparse.csc_matrix
+    ) -> Float | None:
+        """p-values of pairs of genes that are in no pair."""
+        made = _self_check.decoys(self.genes, index, background, weights, self.seed)
+        if made is None:
+            return None
+        fake = replace(self, genes=made[0])
+        return np.asarray(fake._test(made[1], weights, basis, background, surrogates=False).pvalue)
 
 
 def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: str) -> tuple[tuple[str, ...], ...]:
@@ -175,33 +318,13 @@ def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: 
     return ((), ("library",), *domain)
 
 
-def _calibrated(
-    statistic: str,
-    genes: sparse.csc_matrix,
-    index: NDArray[np.intp],
-    weights: sparse.csr_matrix,
-    xy: Float,
-    bases: dict[tuple[str, ...], Float | None],
-    seed: int,
-) -> tuple[LRResult, tuple[str, ...]]:
-    """The first of ``bases`` with which the test holds on surrogates, or the one with which it holds best."""
-    tried: dict[tuple[str, ...], LRResult] = {}
-    for name, basis in bases.items():
-        options = {} if basis is None else {"basis": basis}
-        tried[name] = lr_stats[statistic].func(genes, index, weights, xy, seed=seed, **options)
-        lambda_ = tried[name].lambda_surrogate
-        if lambda_ is None or LAMBDA[0] <= lambda_ <= LAMBDA[1]:
-            return tried[name], name
-    best = min(tried, key=lambda name: _off(tried[name].lambda_surrogate))
-    return tried[best], best
-
-
-def _off(lambda_: float | None) -> float:
+def _off(result: LRResult) -> float:
     """How far lambda lies from 1, as a factor."""
-    return np.inf if not lambda_ or not np.isfinite(lambda_) else float(abs(np.log(lambda_)))
+    value = surrogates.inflation(np.zeros(0) if result.surrogates is None else result.surrogates)
+    return float(abs(np.log(value))) if np.isfinite(value) and value > 0 else np.inf
 
 
-def _table(tested: pd.DataFrame, found: Any) -> pd.DataFrame:
+def _table(tested: pd.DataFrame, found: LRResult | None) -> pd.DataFrame:
     table = tested[["ligand", "receptor", "range"]].copy()
     for name in ("effect", "zscore", "pvalue"):
         table[name] = getattr(found, name) if found is not None else np.zeros(0)
@@ -211,21 +334,36 @@ def _table(tested: pd.DataFrame, found: Any) -> pd.DataFrame:
 
 
 def _local(
-    genes: sparse.csc_matrix, index: NDArray[np.intp], weights: sparse.csr_matrix, table: pd.DataFrame
-) -> tuple[NDArray[np.int64], sparse.csr_matrix]:
-    """Significant spots of the R significant pairs of m (the table's first rows): BH over spots at FDR R / m."""
+    genes: sparse.csc_matrix,
+    index: NDArray[np.intp],
+    where: list[sparse.csr_matrix],
+    table: pd.DataFrame,
+    found: LRResult | None,
+    rank: NDArray[np.intp],
+) -> tuple[NDArray[np.int64], sparse.csr_matrix, sparse.csr_matrix]:
+    """Significant spots of the R significant pairs of m (the table's first rows), BH over spots at FDR R / m, or by the
+    statistic's own rule; and the score in every spot."""
     n_selected, m = int((table["qvalue"] <= FDR).sum()), max(len(table), 1)
-    number, columns = np.zeros(len(table), dtype=np.int64), []
-    for i in range(n_selected):
-        ligand, receptor = index[i]
-        around = np.asarray(weights @ genes[:, [ligand]].toarray()).ravel()
-        own = genes[:, [receptor]].toarray().ravel()
-        q = localp.adjusted(localp.product_pvalues(own, around))
-        value = np.where(q <= FDR * n_selected / m, own * around, 0.0)
-        number[i] = int((value > 0).sum())
-        columns.append(sparse.csr_matrix(value[:, None]))
+    number, calls, scores = np.zeros(len(table), dtype=np.int64), [], []
+    given = None if found is None or found.local is None else found.local.tocsc()
+    for i in range(len(table) if given is not None else n_selected):
+        if i < n_selected:
+            around = np.asarray(where[i] @ genes[:, [index[i, 0]]].toarray()).ravel()
+            own = genes[:, [index[i, 1]]].toarray().ravel()
+            score = own * around
+            if i < MOST_SCORED:
+                scores.append(sparse.csc_matrix(score[:, None]))
+        if given is not None:
+            called = given[:, [rank[i]]]
+        else:
+            q = localp.adjusted(localp.product_pvalues(own, around))
+            called = sparse.csc_matrix(np.where(q <= FDR * n_selected / m, score, 0.0)[:, None])
+        number[i] = int((called.data > 0).sum())
+        if i < n_selected:
+            calls.append(called)
     empty = sparse.csr_matrix((genes.shape[0], 0))
-    return number, sparse.csr_matrix(sparse.hstack(columns, format="csr")) if columns else empty
+    both = (sparse.csr_matrix(sparse.hstack(c, format="csr")) if c else empty for c in (calls, scores))
+    return number, *both
 
 
 def _say_lambda(value: float, adata: Any) -> None:

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from smeld import _adapt, _check
 from smeld.kernels.graph import spatial_graph
+from smeld.lr import _resource
 from smeld.lr._resource import JOIN
 
 if TYPE_CHECKING:
@@ -19,38 +20,60 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 
-def matched(asked: pd.DataFrame, adata: Any, *, default: bool) -> tuple[str, pd.DataFrame]:
-    """Pairs whose genes are all here; of the human table with mouse genes, by capitalisation, which is said."""
+def matched(asked: pd.DataFrame | None, adata: Any, organism: str) -> tuple[str, int, pd.DataFrame]:
+    """(how genes were named, pairs looked for, pairs whose genes are all here); ``asked`` None for smeld's own.
+
+    Of smeld's own, human and mouse pairs are looked for (``organism`` "auto"), and those of which more are here taken;
+    only where there are none by capitalisation, as for rat genes, which is said.
+    """
     here = set(adata.var_names)
-
-    def complete(frame: pd.DataFrame) -> pd.DataFrame:
-        whole = [
-            all(g in here for name in pair for g in name.split(JOIN))
-            for pair in zip(frame["ligand"], frame["receptor"])
-        ]
-        return frame[whole].reset_index(drop=True)
-
-    found, spelled = complete(asked), "as given"
-    if default and not len(found):
-        title = asked.copy()
-        for column in ("ligand", "receptor"):
-            title[column] = [JOIN.join(g.capitalize() for g in n.split(JOIN)) for n in asked[column]]
-        found, spelled = complete(title), "capitalised"
-        if len(found):
+    if asked is not None:
+        tables = {"as given": asked}
+    elif organism == "auto":
+        tables = {name: _resource.pairs(name) for name in _resource.ORGANISMS}
+    else:
+        tables = {organism: _resource.pairs(organism)}
+    found = {name: _complete(table, here) for name, table in tables.items()}
+    best = max(found, key=lambda name: len(found[name]))
+    if asked is None and not len(found[best]):
+        tables[best] = _capitalised(tables[best])
+        found[best] = _complete(tables[best], here)
+        if len(found[best]):
             _check.warn(
-                "the genes look like mouse genes: the human pairs were matched by capitalisation, which misses "
+                "the genes are neither human nor mouse genes: human pairs were matched by capitalisation, which misses "
                 "orthologs of other names. Give pairs= for a table of your own.",
                 adata,
                 stacklevel=4,
             )
-    if not len(found):
+            return "capitalised", len(tables[best]), found[best]
+    if not len(found[best]):
         raise _check.problem(
             "no pair has both partners in this section",
             found=f"genes such as {_check.listed(adata.var_names, 5)}; pairs such as "
-            f"{_check.listed((f'{a}-{b}' for a, b in zip(asked['ligand'], asked['receptor'])), 3)}",
+            f"{_check.listed((f'{a}-{b}' for a, b in zip(tables[best]['ligand'], tables[best]['receptor'])), 3)}",
             cure="give pairs= with this section's gene names (gene symbols in adata.var_names)",
         )
-    return spelled, found
+    return best, len(tables[best]), found[best]
+
+
+def _complete(pairs: pd.DataFrame, here: set[str]) -> pd.DataFrame:
+    whole = [
+        all(g in here for name in pair for g in name.split(JOIN)) for pair in zip(pairs["ligand"], pairs["receptor"])
+    ]
+    return pairs[whole].reset_index(drop=True)
+
+
+def _capitalised(pairs: pd.DataFrame) -> pd.DataFrame:
+    made = pairs.copy()
+    for column in ("ligand", "receptor"):
+        made[column] = [JOIN.join(g.capitalize() for g in name.split(JOIN)) for name in pairs[column]]
+    return made
+
+
+def outside(genes: sparse.csc_matrix, asked: pd.DataFrame, names: Any) -> sparse.csc_matrix:
+    """The genes that are in none of the pairs ``asked`` for."""
+    taken = {g for column in ("ligand", "receptor") for name in asked[column] for g in name.split(JOIN)}
+    return genes[:, [i for i, name in enumerate(names) if name not in taken]]
 
 
 def units(genes: sparse.csc_matrix, pairs: pd.DataFrame, names: Any) -> tuple[sparse.csc_matrix, dict[str, int]]:
@@ -86,17 +109,52 @@ def averages(xy: Float, radius_um: float | None, within_spot: bool) -> sparse.cs
     return made
 
 
-def basis(adata: Any, adjust: Sequence[str], counts: sparse.csr_matrix, order: NDArray[np.intp]) -> Float | None:
-    """Orthonormal columns that span what is regressed out, the mean included; None for the mean alone."""
-    if not adjust:
+def basis(
+    adata: Any,
+    adjust: Sequence[str],
+    counts: sparse.csr_matrix,
+    order: NDArray[np.intp],
+    section: NDArray[np.intp],
+) -> Float | None:
+    """Orthonormal columns that span what is regressed out, the mean of every ``section`` included; None for one mean
+    alone."""
+    if not adjust and not section.any():
         return None
-    columns = [np.ones((adata.n_obs, 1))]
+    columns = [_indicators(section)]
     for name in adjust:
         if name == "library":
             columns.append(np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1))
             continue
         _check.require(adata.obs, name, "obs", "name a column of obs, or 'library'")
-        label, names = _adapt.numbered(adata.obs[name])
-        columns.append((label[order][:, None] == np.arange(len(names))).astype(np.float64))
+        columns.append(_indicators(_adapt.numbered(adata.obs[name])[0][order]))
     left, singular, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
     return np.asarray(left[:, singular > singular.max() * 1e-8])
+
+
+def _indicators(label: NDArray[np.intp]) -> Float:
+    return np.asarray(label[:, None] == np.arange(int(label.max(initial=0)) + 1), dtype=np.float64)
+
+
+def apart(xy: Float, section: NDArray[np.intp]) -> Float:
+    """Positions with the sections laid side by side, far enough apart that none reaches another."""
+    out, right = xy.copy(), 0.0
+    for s in range(int(section.max(initial=0)) + 1):
+        rows = section == s
+        out[rows] -= xy[rows].min(axis=0)
+        out[rows, 0] += right
+        right = float(out[rows, 0].max()) + 2.0 * float(np.ptp(out[rows], axis=0).max()) + 1.0
+    return out
+
+
+def regions(adata: Any, column: str | None, order: NDArray[np.intp], fewest: int) -> NDArray[np.intp] | None:
+    """Regions whose correlograms are kept apart: the values of a column of obs, those of few spots as one."""
+    if column is None:
+        return None
+    _check.require(adata.obs, column, "obs", "name a column of obs, as 'domain' after sm.tl.domains(adata)")
+    label = _adapt.numbered(adata.obs[column])[0][order]
+    size = np.bincount(label + 1, minlength=2)
+    large = np.flatnonzero(size[1:] >= fewest)
+    number = np.full(len(size), len(large))
+    number[large + 1] = np.arange(len(large))
+    made = number[label + 1]
+    return np.unique(made, return_inverse=True)[1].astype(np.intp)

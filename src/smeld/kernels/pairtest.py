@@ -1,0 +1,150 @@
+"""Do ligand and receptor lie together more than independent genes as smooth would? The test behind ``spatial``.
+
+x the receptor, y the ligand, x' and y' the same with their smoothness taken off (``kernels.whitening``), W the averages
+over neighbours. T = sum_i x'_i (W y')_i - c sum_i x_i y_i, where c (``whitening.leaks``) is how much of a spot's own
+product the filters let back in: what two genes share in one spot says nothing of neighbours. T is a sum of products of
+two fields, so its variance under independence follows from correlograms (``kernels.crosscov``): with A of x', M of x'
+and x, P of x, and the same of the ligand's side, Var T = A_x.A_y - 2 c M_x.M_y + c^2 P_x.P_y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from smeld.kernels import crosscov, whitening
+
+Float = NDArray[np.float64]
+#: fields by number, centred, float64 [n, n_obs]
+Fields = Callable[[NDArray[np.intp]], Float]
+
+#: sections of up to so many spots have their edge apart: spots where the Gaussian of this number sees less than this
+#: share of what it sees inside; not with fewer spots than this
+ZONED, EDGE_WIDTH, EDGE_COVERED, FEWEST = 20_000, 2, 0.7, 100
+#: of the two fields of a side (filtered, plain) these are correlated
+WANTED = [(0, 0), (0, 1), (1, 1)]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What tests of a section share: its bins, its filter, the averages over neighbours, c's matrix (0 where the spot
+    itself counts as a neighbour), and by ring of frequency the power that averaging leaves, times the root of waves."""
+
+    where: crosscov.Lags
+    filter: whitening.Whitener
+    weights: sparse.csr_matrix
+    leak: Float
+    averaged: Float
+
+
+@dataclass(frozen=True)
+class Side:
+    """Fields of one side: ``filtered`` and ``plain`` [n, n_obs], the filter's ``weights`` [n, 1 + n_widths], the three
+    correlograms [n, 3, 1 + n_bins], and the power of ``filtered`` by ring of frequency [n, n_rings]."""
+
+    filtered: NDArray[np.floating]
+    plain: NDArray[np.floating]
+    weights: Float
+    correlograms: Float
+    power: Float
+
+
+def section(xy_um: Float, weights: sparse.csr_matrix, part: NDArray[np.intp] | None = None) -> Section:
+    """``xy_um`` [n_obs, 2]; row i of ``weights`` averages over the neighbours of i; ``part`` as in ``crosscov``, by
+    default the section's edge and its inside."""
+    made = whitening.whitener(crosscov.lags(xy_um, part))
+    if part is None and len(xy_um) <= ZONED:
+        made = replace(made, where=crosscov.lags(xy_um, _edge(made)))
+    leak = whitening.leaks(made, weights) * (not weights.diagonal().any())
+    return Section(made.where, made, weights, leak, whitening.passed_by(made, weights) ** 2)
+
+
+def _edge(made: whitening.Whitener) -> NDArray[np.intp] | None:
+    """1 for spots near the edge, 0 for those inside, None where there are few of either.
+
+    Near the edge means are taken over fewer spots, so that filtered fields vary more there, all alike: with edge and
+    inside taken for one, the variance comes out up to a tenth too small.
+    """
+    coverage = made.coverages[min(EDGE_WIDTH, len(made.coverages) - 1)][made.where.pixel]
+    edge = coverage < EDGE_COVERED * np.quantile(coverage, 0.9)
+    return edge.astype(np.intp) if min(edge.sum(), (~edge).sum()) >= FEWEST else None
+
+
+def receptors(made: Section, fields: Float) -> Side:
+    """The side of fields as they are, [n, n_obs]."""
+    filtered, weights, power = whitening.whitened(made.filter, fields)
+    return _side(made, filtered, fields, weights, power)
+
+
+def ligands(made: Section, fields: Float) -> Side:
+    """The side of what neighbours say; ``plain`` is the field of the spot itself."""
+    filtered, weights, power = whitening.whitened(made.filter, fields)
+    return _side(made, crosscov.around(made.weights, filtered), fields, weights, power * made.averaged)
+
+
+def _side(made: Section, filtered: Float, plain: Float, weights: Float, power: Float) -> Side:
+    return Side(filtered, plain, weights, crosscov.cross_correlograms(made.where, [filtered, plain], WANTED), power)
+
+
+def compare(
+    made: Section, own: Side, beside: Side, cross: Float, zero: Float, at: tuple[NDArray[np.intp], NDArray[np.intp]]
+) -> crosscov.Test:
+    """Tests of pairs ``at`` = (numbers of ``own``, numbers of ``beside``), given sum_i x'_i (W y')_i and
+    sum_i x_i y_i by pair.
+
+    The variance is a sum over waves of powers that are each known from one wave: its degrees of freedom are those of
+    Satterthwaite, (sum P_x P_y)^2 / sum (P_x P_y)^2.
+    """
+    first, second = own.correlograms[at[0]], beside.correlograms[at[1]]
+    waves, power = whitening.modes(made.filter), own.power[at[0]] * beside.power[at[1]]
+    with threadpool_limits(1):
+        c = ((own.weights @ made.leak)[at[0]] * beside.weights[at[1]]).sum(axis=1)
+        freedom = (power @ waves) ** 2 / np.maximum(power**2 @ waves, 1e-300)
+    parts = (first * second).sum(axis=-1)
+    variance = parts[:, 0] - 2 * c * parts[:, 1] + c**2 * parts[:, 2]
+    n_obs = own.filtered.shape[1]
+    return crosscov.judged(cross - c * zero, variance, first[:, 0, 0] * second[:, 0, 0] * n_obs, n_obs, freedom)
+
+
+def test(made: Section, fields: Fields, pairs: NDArray[np.intp]) -> crosscov.Test:
+    """Tests of ``pairs`` [n_pairs, 2] of fields (ligand, receptor). ``effect`` is the correlation of the receptor with
+    what the neighbours say of the ligand, both as they are."""
+    right, at_right = np.unique(pairs[:, 1], return_inverse=True)
+    left, at_left = np.unique(pairs[:, 0], return_inverse=True)
+    sides = [receptors(made, fields(right[rows])) for rows in _blocks(made, len(right))]
+    # single precision: these stay in memory together
+    own = Side(
+        np.concatenate([s.filtered.astype(np.float32) for s in sides]),
+        np.concatenate([s.plain.astype(np.float32) for s in sides]),
+        np.concatenate([s.weights for s in sides]),
+        np.concatenate([s.correlograms for s in sides]),
+        np.concatenate([s.power for s in sides]),
+    )
+    length = np.sqrt((own.plain.astype(np.float64) ** 2).sum(axis=1))
+    effect, z, p, n = (np.zeros(len(pairs)) for _ in range(4))
+    for rows in _blocks(made, len(left)):
+        block = ligands(made, fields(left[rows]))
+        around = crosscov.around(made.weights, block.plain)
+        norm = np.sqrt((around**2).sum(axis=1))
+        mine = np.flatnonzero((at_left >= rows.start) & (at_left < rows.stop))
+        i, j = at_right[mine], at_left[mine] - rows.start
+        cross, zero, raw = (
+            np.array([float(a[k] @ b[m]) for k, m in zip(i, j)])
+            for a, b in ((own.filtered, block.filtered), (own.plain, block.plain), (own.plain, around))
+        )
+        found = compare(made, own, block, cross, zero, (i, j))
+        scale = length[i] * norm[j]
+        effect[mine] = np.divide(raw, scale, out=np.zeros(len(mine)), where=scale > 0)
+        z[mine], p[mine], n[mine] = found.zscore, found.pvalue, found.n_effective
+    return crosscov.Test(effect, z, p, n)
+
+
+def _blocks(made: Section, n: int) -> Iterator[slice]:
+    size = whitening.batch(made.filter)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))

@@ -1,0 +1,96 @@
+"""The test of pairs: against its own formula written out, on independent fields, and on noise shared within spots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import sparse
+from tests.kernels.test_crosscov import SIDE, averages, positions, smooth_fields
+
+from smeld.kernels import crosscov, pairtest, whitening
+
+Float = NDArray[np.float64]
+
+
+def run(xy: Float, x: Float, y: Float, weights: sparse.csr_matrix | None = None) -> crosscov.Test:
+    """Pair i is (ligand y[i], receptor x[i])."""
+    made = pairtest.section(xy, averages(xy) if weights is None else weights)
+    fields = np.concatenate([y, x])
+    n = len(x)
+    return pairtest.test(made, lambda columns: fields[columns], np.c_[np.arange(n), n + np.arange(n)])
+
+
+def test_the_statistic_is_that_of_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    xy = positions(20)
+    x, y = (smooth_fields(3, 2.0, rng, 20) for _ in range(2))
+    weights = averages(xy)
+    made = pairtest.section(xy, weights)
+    (fx, ax, px), (fy, ay, py) = (whitening.whitened(made.filter, f) for f in (x, y))
+    beside = crosscov.around(weights, fy)
+    for i in range(3):
+        c = ax[i] @ made.leak @ ay[i]
+        rows = [
+            [crosscov.cross_correlograms(made.where, [a[[i]], b[[i]]], [(0, 1)])[0, 0] for a, b in pairs]
+            for pairs in (((fx, fx), (fx, x), (x, x)), ((beside, beside), (beside, y), (y, y)))
+        ]
+        first, second = rows
+        variance = first[0] @ second[0] - 2 * c * first[1] @ second[1] + c**2 * first[2] @ second[2]
+        waves, power = whitening.modes(made.filter), px[i] * py[i] * made.averaged
+        expected = crosscov.judged(
+            np.array([fx[i] @ beside[i] - c * (x[i] @ y[i])]),
+            np.array([variance]),
+            np.array([(fx[i] ** 2).sum() * (beside[i] ** 2).sum()]),
+            400,
+            np.array([(power @ waves) ** 2 / (power**2 @ waves)]),
+        )
+        found = run(xy, x[[i]], y[[i]])
+        assert found.zscore[0] == pytest.approx(expected.zscore[0], rel=1e-4)
+        assert found.pvalue[0] == pytest.approx(expected.pvalue[0], rel=1e-3)
+        around = crosscov.around(weights, y)[i]
+        assert found.effect[0] == pytest.approx(np.corrcoef(x[i], around)[0, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("width", [0.0, 2.0, 6.0])
+def test_independent_fields_pass_as_often_as_they_should(width: float) -> None:
+    rng = np.random.default_rng(int(width) + 1)
+    p = run(positions(), *(smooth_fields(600, width, rng) for _ in range(2))).pvalue
+    assert 0.02 <= (p < 0.05).mean() <= 0.08  # 600 pairs: two standard errors about .035 to .065
+    assert (p < 0.01).mean() <= 0.025
+
+
+def test_noise_shared_within_spots_is_no_interaction() -> None:
+    rng = np.random.default_rng(5)
+    xy = positions()
+    common = rng.normal(size=(300, SIDE**2))
+    x, y = (np.log1p(rng.poisson(np.exp(common))).astype(float) for _ in range(2))
+    x, y = (f - f.mean(axis=1, keepdims=True) for f in (x, y))
+    assert np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(x, y)]) > 0.5
+    assert (run(xy, x, y).pvalue < 0.05).mean() <= 0.1
+    # unless the spot counts as a neighbour of its own
+    edges = averages(xy) * 6 + sparse.identity(SIDE**2)
+    assert (run(xy, x, y, sparse.csr_matrix(edges / 7)).pvalue < 0.05).mean() > 0.9
+
+
+def test_more_is_found_than_without_the_filter() -> None:
+    rng = np.random.default_rng(3)
+    xy = positions()
+    common, *own = (smooth_fields(200, 4.0, rng) for _ in range(3))
+    x, y = (common + 1.2 * o for o in own)
+    weights, where = averages(xy), crosscov.lags(xy)
+    beside = crosscov.around(weights, y)
+    rows = [crosscov.correlograms(where, lambda r, f=f: f[r], len(f)) for f in (x, beside)]
+    plain = crosscov.test((x * beside).sum(axis=1), *rows, len(xy)).pvalue
+    assert (run(xy, x, y).pvalue < 0.01).mean() > (plain < 0.01).mean() + 0.05
+
+
+def test_a_test_of_many_pairs_is_that_of_each() -> None:
+    rng = np.random.default_rng(4)
+    xy = positions(16)
+    fields = smooth_fields(6, 1.0, rng, 16)
+    made = pairtest.section(xy, averages(xy))
+    pairs = np.array([[0, 1], [2, 1], [0, 3], [4, 5], [5, 4]])
+    whole = pairtest.test(made, lambda c: fields[c], pairs)
+    one = np.concatenate([pairtest.test(made, lambda c: fields[c], pairs[[i]]).pvalue for i in range(5)])
+    assert whole.pvalue == pytest.approx(one, rel=1e-5)
