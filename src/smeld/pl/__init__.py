@@ -10,20 +10,30 @@ from __future__ import annotations
 from smeld.pl._canvas import style
 from smeld.pl._colors import palette
 from smeld.pl._save import save
+from smeld.pl.calibration import qq
+from smeld.pl.celltype_pairs import celltype_heatmap
 from smeld.pl.distributions import quality_control
 from smeld.pl.dots import markers
 from smeld.pl.maps import confidence, domains, gene, section
+from smeld.pl.pair_maps import colocation, interaction_arrows, interaction_map
 from smeld.pl.pairs import interactions
 from smeld.pl.scatter import embedding
+from smeld.pl.type_network import celltype_network
 
 __all__ = [
+    "celltype_heatmap",
+    "celltype_network",
+    "colocation",
     "confidence",
     "domains",
     "embedding",
     "gene",
+    "interaction_arrows",
+    "interaction_map",
     "interactions",
     "markers",
     "palette",
+    "qq",
     "quality_control",
     "save",
     "section",

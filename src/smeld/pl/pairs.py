@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from smeld import _adapt, _check, _keys
-from smeld.pl import _canvas, _colors
+from smeld import _adapt, _keys
+from smeld.pl import _canvas, _colors, _stored_pairs
+from smeld.pl._stored_pairs import FDR
 from smeld.pl._text import shown
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 COLUMNS = ("ligand", "receptor", "range", "zscore", "qvalue")
 #: one colour a range, whichever are there
 RANGES = ("secreted", "contact", "other", "unknown")
-#: false discovery rate up to which a dot is full
-FDR = 0.05
 
 
 def interactions(
@@ -48,15 +47,9 @@ def interactions(
     InputError
         The table is missing, empty or lacks a column.
     """
-    table = _adapt.table(adata)
-    _check.require(table.uns, key, "uns", "run sm.tl.interactions(adata)")
-    rows = table.uns[key]
-    lacking = [c for c in COLUMNS if c not in getattr(rows, "columns", ())]
-    if lacking or not len(rows):
-        found = f"no column {_check.listed(lacking)}" if lacking else "no pair was tested"
-        raise _check.problem(f"uns[{key!r}] has nothing to show", found=found, cure="run sm.tl.interactions(adata)")
+    rows = _stored_pairs.pair_table(_adapt.table(adata), key, COLUMNS)
     rows = rows.sort_values(["pvalue" if "pvalue" in rows else "qvalue", "zscore"], ascending=[True, False]).head(n)
-    names = [f"{shown(a, most=18)} – {shown(b, most=18)}" for a, b in zip(rows["ligand"], rows["receptor"])]
+    names = [_stored_pairs.joined(a, b) for a, b in zip(rows["ligand"], rows["receptor"])]
     color = dict(zip(RANGES, _colors.palette(len(RANGES)), strict=True))
     colors = np.array([color.get(str(r), color["unknown"]) for r in rows["range"]])
     significant = rows["qvalue"].to_numpy(dtype=float) <= FDR
@@ -95,5 +88,5 @@ def interactions(
         ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
         words = "Ligand – receptor pairs" if title is None else title
         if words:
-            ax.set_title(words, loc="left")
+            ax.set_title(shown(words, most=60), loc="left")
     return ax
