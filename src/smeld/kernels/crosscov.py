@@ -17,15 +17,16 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import fft, sparse, stats
 from scipy.spatial import cKDTree
-from threadpoolctl import threadpool_limits
+
+from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
 
 #: pairs nearer than this, in spacings, have bins of their own, so many a spacing, where a spot has at most so many
 NEAR, PER_SPACING, MOST_NEAR = 2.5, 4, 100
 N_FINE = int(NEAR * PER_SPACING) + 1
-#: spots beyond which rasters are of single precision
-LARGE = 20_000
+#: spots beyond which rasters are of single precision, and products for which threads are started
+LARGE, WORTH_THREADS = 2000, 2_000_000
 #: genes that are transformed together
 BATCH = 16
 #: empty stretches are cut at so many spacings; and the most pixels along a side
@@ -88,9 +89,7 @@ def _near(at: NDArray[np.intp], xy: Float, n_bins: int, part: NDArray[np.intp] |
     return np.ascontiguousarray(pairs[np.lexsort((j, i))])
 
 
-@njit(cache=True, parallel=True)
-def _move_near(near: NDArray[np.intp], first: Float, second: Float, sums: Float) -> None:
-    """Takes products of near pairs out of their bins on the raster and puts them into their own, field by field."""
+def _moved(near: NDArray[np.intp], first: Float, second: Float, sums: Float) -> None:
     for field in prange(len(first)):
         x, y = first[field], second[field]
         for k in range(len(near)):
@@ -98,6 +97,15 @@ def _move_near(near: NDArray[np.intp], first: Float, second: Float, sums: Float)
             product = x[i] * y[j] + x[j] * y[i]
             sums[field, near[k, 2]] += product
             sums[field, near[k, 3]] -= product
+
+
+#: each field is done by one thread; for few products the threads cost more than they save
+_moved_by_one, _moved_by_all = njit(cache=True)(_moved), njit(cache=True, parallel=True)(_moved)
+
+
+def _move_near(near: NDArray[np.intp], first: Float, second: Float, sums: Float) -> None:
+    """Takes products of near pairs out of their bins on the raster and puts them into their own, field by field."""
+    (_moved_by_all if len(near) * len(first) > WORTH_THREADS else _moved_by_one)(near, first, second, sums)
 
 
 def _spacing(xy_um: Float) -> float:
@@ -131,27 +139,54 @@ def workers() -> int:
 def _products(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
     """Sums over ordered pairs of different spots of f_i g_j by bin, for the pairs (f, g) that are ``wanted`` of
     ``fields``, each [n_fields, n_obs]: [n_fields, n_wanted, n_bins]."""
-    whole = _sums(where, fields, wanted)
-    if where.part is not None:
-        here = [where.part == p for p in range(int(where.part.max()) + 1)]
-        within = [_sums(where, [f * mask for f in fields], wanted) for mask in here]
+    spectra = _spectra(where, fields)
+    if where.part is None:
+        whole = _sums(where, [s[0] for s in spectra], wanted)
+    else:
+        n_parts = len(spectra[0])
+        within = [_sums(where, [s[p] for s in spectra], wanted) for p in range(n_parts)]
+        whole = _sums(where, [np.sum(s, axis=0) for s in spectra], wanted)  # transforms of sums are sums of transforms
         whole = np.concatenate([whole - np.sum(within, axis=0), *within], axis=-1)
-    if len(where.near):
-        for k, (i, j) in enumerate(wanted):
+    for k, (i, j) in enumerate(wanted):
+        _take_selves(where, whole[:, k], fields[i] * fields[j])
+        if len(where.near):
             part = np.ascontiguousarray(whole[:, k])
             _move_near(where.near, fields[i], fields[j], part)
             whole[:, k] = part
     return whole
 
 
-def _sums(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
-    n_fields, size = len(fields[0]), where.shape[0] * where.shape[1]
-    spectra = []
+def _take_selves(where: Lags, sums: Float, squares: Float) -> None:
+    """Takes a spot's product with itself out of the first bin."""
+    if where.part is None:
+        sums[:, 0] -= squares.sum(axis=1)
+        return
+    n_bins = int(where.bin.max()) + 1 + N_FINE
+    for p in range(int(where.part.max()) + 1):
+        sums[:, (p + 1) * n_bins] -= squares[:, where.part == p].sum(axis=1)
+
+
+def _spectra(where: Lags, fields: list[Float]) -> list[list[NDArray[np.complexfloating]]]:
+    """The transform of each field, by part."""
+    masks = [np.arange(where.n_obs)]
+    if where.part is not None:
+        masks = [np.flatnonzero(where.part == p) for p in range(int(where.part.max()) + 1)]
+    size = where.shape[0] * where.shape[1]
+    out = []
     for field in fields:
-        raster = np.empty((n_fields, size), dtype=precision(where.n_obs))
-        for row, values in zip(raster, field):
-            row[:] = np.bincount(where.pixel, values, size)
-        spectra.append(fft.rfft2(raster.reshape(n_fields, *where.shape), workers=workers()))
+        of_parts = []
+        for rows in masks:
+            raster = np.empty((len(field), size), dtype=precision(where.n_obs))
+            for row, values in zip(raster, field[:, rows]):
+                row[:] = np.bincount(where.pixel[rows], values, size)
+            of_parts.append(fft.rfft2(raster.reshape(-1, *where.shape), workers=workers()))
+        out.append(of_parts)
+    return out
+
+
+def _sums(where: Lags, spectra: list[NDArray[np.complexfloating]], wanted: list[tuple[int, int]]) -> Float:
+    """Sums of all products of the fields behind the spectra, by bin."""
+    n_fields, size = len(spectra[0]), where.shape[0] * where.shape[1]
     flat, n_bins = where.bin.ravel(), int(where.bin.max()) + 1
     out = np.zeros((n_fields, len(wanted), n_bins + N_FINE))
     for k, (i, j) in enumerate(wanted):
@@ -160,7 +195,6 @@ def _sums(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Fl
         power = a.real * b.real + a.imag * b.imag
         products = fft.irfft2(power, where.shape, workers=workers(), overwrite_x=True).reshape(n_fields, size)
         out[:, k, :n_bins] = [np.bincount(flat, p, n_bins) for p in products]
-        out[:, k, 0] -= (fields[i] * fields[j]).sum(axis=1)  # a spot and itself
     return out
 
 
@@ -230,7 +264,7 @@ def residuals(genes: sparse.csc_matrix, columns: NDArray[np.intp], basis: Float 
     if basis is None:
         values -= values.mean(axis=0)
     else:
-        with threadpool_limits(1):
+        with one_thread():
             values -= basis @ (basis.T @ values)
     return np.ascontiguousarray(values.T)
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from smeld.kernels import crosscov, whitening
+from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
 #: fields by number, centred, float64 [n, n_obs]
@@ -102,7 +102,7 @@ def compare(
     """
     first, second = own.correlograms[at[0]], beside.correlograms[at[1]]
     waves, power = whitening.modes(made.filter), own.power[at[0]] * beside.power[at[1]]
-    with threadpool_limits(1):
+    with one_thread():
         c = ((own.weights @ made.leak)[at[0]] * beside.weights[at[1]]).sum(axis=1)
         freedom = (power @ waves) ** 2 / np.maximum(power**2 @ waves, 1e-300)
     parts = (first * second).sum(axis=-1)

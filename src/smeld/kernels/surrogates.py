@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial import cKDTree
-from threadpoolctl import threadpool_limits
 
 from smeld.kernels import crosscov, pairtest
+from smeld.kernels._threads import one_thread
 from smeld.kernels.pairtest import Fields, Section, Side
 
 Float = NDArray[np.float64]
@@ -18,7 +18,7 @@ REACH = 1.5
 N_TURNS = 16
 #: receptors and ligands that are tested with one another after each turn, on sections of more than ``LARGE`` spots the
 #: second number; and the share of spots that must still lie on the section
-EACH, EACH_OF_LARGE, LARGE, LEAST_INSIDE = 12, 5, 20_000, 0.25
+EACH, EACH_OF_LARGE, LARGE, LEAST_INSIDE = 9, 5, 20_000, 0.25
 
 
 def turns(
@@ -73,7 +73,7 @@ def pvalues(
         own = _kept(where, pairtest.receptors(made, fields(right)), nearest[rows])
         beside = _kept(where, pairtest.ligands(made, fields(left)), rows)
         varies = (own.correlograms[:, 0, 0] > 0)[:, None] & (beside.correlograms[:, 0, 0] > 0)
-        with threadpool_limits(1):
+        with one_thread():
             cross, zero = own.filtered @ beside.filtered.T, own.plain @ beside.plain.T
         at = np.nonzero(varies)
         out.append(pairtest.compare(made, own, beside, cross[at], zero[at], (at[0], at[1])).pvalue)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
-from threadpoolctl import threadpool_limits
 
 from smeld.kernels import crosscov
+from smeld.kernels._threads import one_thread
 from smeld.kernels.crosscov import Lags
 
 Float = NDArray[np.float64]
@@ -120,7 +120,7 @@ def whitened(made: Whitener, fields: Float) -> tuple[Float, Float, Float]:
     means, spectrum = _means(made, fields)
     power = _power(made, spectrum) / made.noise
     high = (made.ring_frequency > NOISE_FROM) & (made.ring_size > 0)
-    with threadpool_limits(1):
+    with one_thread():
         level = (power[:, high] @ made.ring_size[high] / max(made.ring_size[high].sum(), 1.0))[:, None]
         level = np.maximum(level, 1e-12 * power.max(axis=1, initial=0.0, keepdims=True))
         ratio = power / np.where(level > 0, level, 1.0)
@@ -130,7 +130,7 @@ def whitened(made: Whitener, fields: Float) -> tuple[Float, Float, Float]:
     out = fields * weights[:, :1]
     for i, mean in enumerate(means, start=1):
         out += weights[:, i : i + 1] * mean
-    with threadpool_limits(1):
+    with one_thread():
         passed = ratio * (weights @ made.response.T) ** 2
     return out - out.mean(axis=1, keepdims=True), weights, passed
 
