@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands() -> None:
-    assert names_of_commands() == ["demo", "replay", "report", "run"]
+    assert names_of_commands() == ["demo", "interactions", "replay", "report", "run"]
 
 
 @pytest.mark.parametrize("command", names_of_commands())

@@ -27,13 +27,17 @@ HEIGHT = {
     "io": 3, "morph": 3, "fusion": 3, "lr": 3, "datasets": 3,
     "tl": 4,
     "pl": 5,
-    "_report": 6, "_report_facts": 6, "viewer": 6,
+    "_report": 6, "_report_facts": 6, "_report_pairs": 6, "viewer": 6,
     "pipeline": 7,
-    "cli": 8,
-    "__main__": 9, "": 10,
+    "_followup": 8,
+    "cli": 9,
+    "__main__": 10, "": 11,
 }  # fmt: skip
 #: parts of one height that belong together
-TOGETHER = ({"_check", "_keys", "_registry", "_image", "_adapt", "_progress"}, {"_report", "_report_facts"})
+TOGETHER = (
+    {"_check", "_keys", "_registry", "_image", "_adapt", "_progress"},
+    {"_report", "_report_facts", "_report_pairs"},
+)
 #: what kernels may use: arrays and the mathematics on them
 KERNEL_PACKAGES = {"numpy", "scipy", "numba", "sklearn", "skimage", "threadpoolctl", "PIL"}
 #: only here may these be imported when a module is loaded

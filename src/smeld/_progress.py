@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -48,3 +49,19 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     yield from rich_track(iterable, description, total, console=Console(file=sys.stderr), transient=True)
+
+
+def tell(message: str) -> None:
+    """A line on standard error where bars would be drawn."""
+    if shown():
+        sys.stderr.write(f"smeld: {message}\n")
+
+
+def available_gb() -> float | None:
+    """Memory that can be had now, gigabytes; None where the system does not say."""
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
+            found = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, IndexError):
+        return None
+    return int(found) * 1024 / 1e9

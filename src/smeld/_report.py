@@ -12,6 +12,7 @@ import numpy as np
 
 from smeld import __version__, _adapt, _check, _keys
 from smeld import _report_facts as facts
+from smeld import _report_pairs as pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +85,8 @@ def save_figures(
     """Write the figures whose results are stored, each as .svg (text stays text) and .png (150 dpi).
 
     The folder is made where it is missing. Returned are the files written, in the order of the report: some
-    of ``section``, ``domains``, ``confidence``, ``quality_control``, ``embedding``, ``markers``.
+    of ``section``, ``domains``, ``confidence``, ``quality_control``, ``embedding``, ``markers``, and those of
+    ligand-receptor pairs.
     """
     from smeld.io._write import replacing
     from smeld.pl import style
@@ -214,11 +216,11 @@ _FIGURES: dict[str, _Draw] = {
     "quality_control": _quality_control,
     "embedding": _embedding,
     "markers": _markers,
+    **pairs.FIGURES,
 }
 
 
-# -- the page
-# -------------------------------------------------------------------------------------------------
+# -- the page ------------------------------------------------------------------------------------------------
 
 
 def _picture(adata: AnnData, name: str, key: str, library_id: str | None) -> dict[str, str]:
@@ -241,7 +243,9 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
     noun = _canvas.noun(adata, library_id)
     found = _adapt.library(adata, library_id)
     rows = facts.domains(adata, key) if key in adata.obs.columns else None
-    shown = ("section_and_domains", "confidence", "quality_control", "embedding", "markers")
+    shown: tuple[str, ...] = ("section_and_domains", "confidence", "quality_control", "embedding", "markers")
+    stored = pairs.content(adata)
+    shown += tuple(pairs.FIGURES) if stored else ()
     figures = {name: _picture(adata, name, key, library_id) for name in shown}
     return {
         "title": title if title is not None else (f"Section {found[0]}" if found else "Spatial section"),
@@ -267,7 +271,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "no_morphology": facts.no_morphology(adata, library_id),
         "evidence": facts.table(adata.uns.get("fusion_evidence")),
         "modalities": facts.modalities(adata, noun),
-        "interactions": facts.interactions(adata),
+        "interactions": stored,
         "steps": facts.steps(adata),
         "versions": facts.versions(),
     }

@@ -24,7 +24,6 @@ MOST = 300
 #: rows of a stored table that are shown
 MOST_ROWS = 60
 #: genes listed for each domain
-MOST_PAIRS = 25
 MOST_MARKERS = 10
 PACKAGES = (
     *("smeld", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "numba", "anndata", "scanpy"),
@@ -327,37 +326,6 @@ def modalities(adata: AnnData, noun: str) -> list[str]:
         what = "smooths less across borders of expression" if row.chosen else "gets no say"
         lines.append(f"Expression, as a weight of neighbours, {what} ({_gain(row)}).")
     return lines
-
-
-def interactions(adata: AnnData) -> dict[str, Any] | None:
-    """The most significant ligand-receptor pairs, and in words what was tested and whether the test holds here."""
-    stored = adata.uns.get(_keys.INTERACTIONS)
-    if not isinstance(stored, pd.DataFrame) or not {"ligand", "receptor", "qvalue"} <= set(stored):
-        return None
-    entry = dict(records(adata)).get(_keys.INTERACTIONS, {"params": {}})["params"]
-    fdr = float(entry.get("fdr", 0.05))
-    found = int((stored["qvalue"] <= fdr).sum())
-    lines = [
-        f"{found:,} of {len(stored):,} pairs lie together more than chance, at a false discovery rate of {plain(fdr)}."
-    ]
-    left = [(entry.get(k, 0), what) for k, what in (
-        ("n_missing", "have a gene that the section lacks"),
-        ("n_rare", "have a partner in too few spots"),
-        ("n_same", "share a gene"),
-    )]  # fmt: skip
-    said = ", ".join(f"{int(n):,} {what}" for n, what in left if n)
-    lines += [f"Not tested: {said}."] if said else []
-    adjusted = [str(name) for name in np.atleast_1d(entry.get("adjust", [])) if str(name) != "none"]
-    lines += [f"Regressed out of both partners: {', '.join(adjusted)}."] if adjusted else []
-    lambda_ = float(entry.get("lambda_surrogate", float("nan")))
-    if np.isfinite(lambda_):
-        holds = (
-            "the test holds here"
-            if 0.9 <= lambda_ <= 1.1
-            else "the test does not hold here: take its p-values with care"
-        )
-        lines.append(f"Pairs made independent on purpose: lambda {lambda_:.2f} (expected 0.9 to 1.1): {holds}.")
-    return {"lines": lines, "table": table(stored.head(MOST_PAIRS)) if len(stored) else None}
 
 
 def _gain(row: Any) -> str:

@@ -176,6 +176,56 @@ def demo(
     _finish(pipeline.run(config, out / "results", say=say), say)
 
 
+@app.command("interactions")
+def interactions_command(
+    result: Annotated[Path, typer.Argument(help="A result.h5ad, or the folder that holds one.")],
+    out: Out,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Table with the columns ligand and receptor; smeld's own pairs if not given.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Column of obs with who sends and receives [cell_type, else domain].")
+    ] = None,
+    statistic: Annotated[str, typer.Option(help="Statistic by name.")] = "spatial",
+    radius_um: Annotated[
+        float | None, typer.Option(help="Neighbours are all spots this near, micrometres; the nearest if not given.")
+    ] = None,
+    within_spot: Annotated[bool, typer.Option("--within-spot", help="Ligand in the spot itself counts, too.")] = False,
+    barrier: Annotated[
+        str | None, typer.Option(help="sme: weaken links where the fused weights say that tissue changes.")
+    ] = None,
+    adjust: Annotated[
+        str, typer.Option(help="What to regress out, commas between: library and columns of obs; or auto.")
+    ] = "auto",
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
+    organism: Annotated[str, typer.Option(help="human, mouse, or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Test the ligand-receptor pairs of a stored result, and who sends to whom."""
+    from smeld import _followup
+
+    _verbosity(quiet, verbose)
+    say = _say()
+    settings = _followup.PairSettings(
+        pairs=None if pairs is None else str(pairs),
+        groups=groups,
+        statistic=statistic,
+        radius_um=radius_um,
+        within_spot=within_spot,
+        barrier=barrier,
+        adjust=() if adjust == "auto" else tuple(name.strip() for name in adjust.split(",") if name.strip()),
+        batch_key=batch_key,
+        organism=organism,
+        seed=seed,
+    )
+    written = _followup.interactions(result, out, settings, say=say)
+    say("done")
+    if not quiet:
+        typer.echo(written.resolve())
+
+
 @app.command("report")
 def report_command(
     result: Annotated[Path, typer.Argument(help="A result.h5ad, or the folder that holds one.")],

@@ -183,10 +183,13 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
 
 def _interactions(adata: AnnData, seed: int) -> None:
     """A section without any pair has its other results all the same."""
+    groups = _keys.CELL_TYPE if _keys.CELL_TYPE in adata.obs else _keys.DOMAIN
     try:
         tl.interactions(adata, seed=seed)
+        if adata.obs[groups].nunique() > 1 and len(adata.uns[_keys.INTERACTIONS]):
+            tl.celltype_interactions(adata, groups)
     except _check.InputError as error:
-        _check.warn(f"ligand-receptor pairs were not tested: {error}", adata)
+        _check.warn(f"ligand-receptor pairs were not all tested: {error}", adata)
 
 
 def _write_results(adata: AnnData, folder: Path, config: RunConfig) -> None:
@@ -224,7 +227,7 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
         "markers": adata.uns[_keys.MARKERS],
         "domain_pieces": adata.uns[_keys.PIECE + "s"],
     }
-    for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection", _keys.INTERACTIONS):
+    for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection", _keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS):
         if key in adata.uns:
             tables[key] = adata.uns[key]
     return tables
@@ -308,7 +311,9 @@ def _write_run(folder: Path, config: RunConfig, inputs: Mapping[str, str], *, se
 
 def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
     """Tables of scalars as TOML. JSON's strings and finite numbers are TOML's too."""
-    lines = ["# What made these results. Repeat the run with: smeld replay run.toml"]
+    lines = ["# What made these results."]
+    if "config" in sections:
+        lines[0] += " Repeat the run with: smeld replay run.toml"
     for name, content in sections.items():
         lines += ["", f"[{name}]"]
         lines += [f"{_toml_value(key)} = {_toml_value(value)}" for key, value in content.items()]

@@ -28,28 +28,43 @@ def section() -> tuple[sparse.csc_matrix, np.ndarray, sparse.csr_matrix, np.ndar
     return genes, np.array([[0, 1], [2, 3], [0, 4], [4, 0]]), weights, xy
 
 
+@pytest.fixture(scope="module")
+def background(section: tuple) -> sparse.csc_matrix:
+    """Genes in no pair: 80 like gene 0 whose corners lie anywhere, 80 of noise."""
+    rng = np.random.default_rng(1)
+    rates = [rng.permutation(np.where(np.arange(N) % 3 == 0, 2.1, 0.1)) for _ in range(80)] + 80 * [np.full(N, 0.7)]
+    return sparse.csc_matrix(np.log1p(rng.poisson(np.column_stack(rates))))
+
+
+def run(name: str, section: tuple, background: sparse.csc_matrix) -> LRResult:
+    """Statistics whose card asks for the genes in no pair get them."""
+    options = {"background": background} if lr_stats[name].facts.get("background") else {}
+    return lr_stats[name].func(*section, seed=0, **options)
+
+
 @pytest.mark.parametrize("name", sorted(lr_stats))
-def test_contract(name: str, section: tuple) -> None:
-    genes, pairs, weights, xy = section
-    kept = genes.copy()
-    found = lr_stats[name].func(genes, pairs, weights, xy, seed=0)
+def test_contract(name: str, section: tuple, background: sparse.csc_matrix) -> None:
+    genes = section[0]
+    kept, kept_background = genes.copy(), background.copy()
+    found = run(name, section, background)
     assert isinstance(found, LRResult)
     for values in (found.effect, found.zscore, found.pvalue):
         assert values.shape == (4,) and np.isfinite(values).all()
     assert (found.pvalue > 0).all() and (found.pvalue <= 1).all()
     assert found.pvalue[0] < 0.05 < found.pvalue[1]
     assert (found.pvalue[2:] >= 0.4).all()
-    again = lr_stats[name].func(genes, pairs, weights, xy, seed=0)
+    assert found.local is None or (found.local.format == "csr" and found.local.shape == (N, 4))
+    again = run(name, section, background)
     assert np.array_equal(found.pvalue, again.pvalue) and np.array_equal(found.effect, again.effect)
-    assert (genes != kept).nnz == 0
+    assert (genes != kept).nnz == 0 and (background != kept_background).nnz == 0
     assert lr_stats[name].facts["cite"]
 
 
 @pytest.mark.parametrize("name", sorted(lr_stats))
-def test_pairs_do_not_depend_on_each_other(name: str, section: tuple) -> None:
+def test_pairs_do_not_depend_on_each_other(name: str, section: tuple, background: sparse.csc_matrix) -> None:
     genes, pairs, weights, xy = section
-    whole = lr_stats[name].func(genes, pairs, weights, xy, seed=0)
-    turned = lr_stats[name].func(genes, pairs[::-1], weights, xy, seed=0)
+    whole = run(name, section, background)
+    turned = run(name, (genes, pairs[::-1], weights, xy), background)
     assert whole.pvalue == pytest.approx(turned.pvalue[::-1], rel=1e-9)
 
 

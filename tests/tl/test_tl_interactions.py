@@ -125,6 +125,79 @@ def test_human_and_mouse_pairs_are_known_and_others_by_capitalisation() -> None:
         assert sm.tl.interactions(rat, organism="human").table["ligand"].tolist() == ["Ccl21"]
 
 
+def test_the_section_checks_itself() -> None:
+    adata = sm.datasets.simulate(900, 200, seed=1, image=False)
+    names = adata.var_names
+    found = sm.tl.interactions(adata, [(names[i], names[i + 1]) for i in range(0, 40, 2)], adjust=())
+    assert 0.5 < found.lambda_surrogate < 1.6 and np.isfinite(found.lambda_decoy)
+    curves = adata.uns["interactions_qq"]
+    assert set(curves["set"]) == {"pairs", "surrogates", "decoys"}
+    again = sm.tl.interactions(adata, [(names[0], names[1])], decoys=False)
+    assert np.isnan(again.lambda_decoy) and "decoys" not in set(adata.uns["interactions_qq"]["set"])
+
+
+def test_a_panel_of_which_every_gene_is_in_a_pair() -> None:
+    adata = sm.datasets.simulate(900, 300, seed=0, layout="cells", image=False)
+    pairs = list(zip(adata.var_names[:150], adata.var_names[150:]))
+    found = sm.tl.interactions(adata, pairs, min_spots=1)
+    assert len(found.table) == 150 and np.isnan(found.lambda_decoy) and np.isfinite(found.lambda_surrogate)
+    with pytest.raises(sm.InputError, match="needs no background"):
+        sm.tl.interactions(adata, pairs, statistic="matched")
+
+
+def test_sections_in_one_table_are_kept_apart() -> None:
+    """Two sections on the same coordinates, ligand in one and receptor in the other: nothing lies together."""
+    one, other = section(0), section(1)
+    x, y = one.X.toarray(), other.X.toarray()
+    x[:, 0], x[:, 1] = 5 * x[:, 0], 0
+    y[:, 0], y[:, 1] = 0, 5 * y[:, 1]
+    one.X, other.X = sparse.csr_matrix(x), sparse.csr_matrix(y)
+    both = ad.concat({"a": one, "b": other}, label="section", index_unique="-")
+    apart = sm.tl.interactions(both, PAIRS[:2], batch_key="section", adjust=(), decoys=False).table
+    assert apart.set_index("ligand").loc["LIG", "effect"] == pytest.approx(0.0, abs=0.02)
+    assert both.uns["smeld"]["interactions"]["inputs"]["batch_key"] == "section"
+    alone = section(0)
+    copies = ad.concat({"a": alone, "b": section(0)}, label="section", index_unique="-")
+    twice = sm.tl.interactions(copies, PAIRS[:1], batch_key="section", adjust=(), decoys=False).table
+    once = sm.tl.interactions(alone, PAIRS[:1], adjust=(), decoys=False).table
+    assert twice["effect"].iloc[0] == pytest.approx(once["effect"].iloc[0], abs=1e-6)
+    assert twice["zscore"].iloc[0] == pytest.approx(np.sqrt(2) * once["zscore"].iloc[0], rel=0.1)
+
+
+def test_smoothness_by_region_and_reach_by_range() -> None:
+    adata = section()
+    adata.obs["half"] = np.where(np.arange(N) % SIDE < 15, "left", "right")
+    whole = sm.tl.interactions(adata, PAIRS[:2], adjust=(), decoys=False).table.set_index("ligand")
+    halves = sm.tl.interactions(adata, PAIRS[:2], adjust=(), correlograms_by="half", decoys=False).table
+    assert halves.set_index("ligand")["zscore"].to_numpy() == pytest.approx(
+        whole["zscore"].to_numpy(), rel=0.3, abs=0.5
+    )
+    pairs = pd.DataFrame({"ligand": ["LIG", "SUB"], "receptor": ["REC", "REC"], "range": ["secreted", "contact"]})
+    near = sm.tl.interactions(adata, pairs, adjust=(), decoys=False).table.set_index("ligand")
+    ranged = sm.tl.interactions(adata, pairs, radius_um={"secreted": 300.0}, adjust=(), decoys=False).table
+    ranged = ranged.set_index("ligand")
+    assert ranged.loc["SUB", "effect"] == near.loc["SUB", "effect"]
+    assert ranged.loc["LIG", "effect"] != near.loc["LIG", "effect"]
+
+
+def test_scores_are_kept_in_every_spot_for_significant_pairs() -> None:
+    adata = section()
+    table = sm.tl.interactions(adata, PAIRS, adjust=(), decoys=False).table
+    score, local = adata.obsm["interactions_score"], adata.obsm["interactions_local"]
+    assert score.shape == local.shape == (N, int((table["qvalue"] <= 0.05).sum()))
+    called = local.toarray() > 0
+    assert (score.toarray()[called] == local.toarray()[called]).all()
+    assert (score > 0).sum() > called.sum()
+
+
+def test_memory_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from smeld import _progress
+
+    monkeypatch.setattr(_progress, "available_gb", lambda: 0.1)
+    with pytest.raises(sm.InputError, match=r"needs about .* GB .*fewer pairs"):
+        sm.tl.interactions(section(), PAIRS)
+
+
 def test_cells_without_neighbours_and_spots_without_counts() -> None:
     adata = section()
     adata.obsm["spatial_um"][:2] = [[9e4, 9e4], [-9e4, 9e4]]

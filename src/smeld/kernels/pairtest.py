@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from smeld._progress import track
 from smeld.kernels import crosscov, whitening
 from smeld.kernels._threads import one_thread
 
@@ -116,7 +117,8 @@ def test(made: Section, fields: Fields, pairs: NDArray[np.intp]) -> crosscov.Tes
     what the neighbours say of the ligand, both as they are."""
     right, at_right = np.unique(pairs[:, 1], return_inverse=True)
     left, at_left = np.unique(pairs[:, 0], return_inverse=True)
-    sides = [receptors(made, fields(right[rows])) for rows in _blocks(made, len(right))]
+    blocks = track(list(_blocks(made, len(right))), "receptors")
+    sides = [receptors(made, fields(right[rows])) for rows in blocks]
     # single precision: these stay in memory together
     own = Side(
         np.concatenate([s.filtered.astype(np.float32) for s in sides]),
@@ -127,7 +129,7 @@ def test(made: Section, fields: Fields, pairs: NDArray[np.intp]) -> crosscov.Tes
     )
     length = np.sqrt((own.plain.astype(np.float64) ** 2).sum(axis=1))
     effect, z, p, n = (np.zeros(len(pairs)) for _ in range(4))
-    for rows in _blocks(made, len(left)):
+    for rows in track(list(_blocks(made, len(left))), "pairs of ligand and receptor"):
         block = ligands(made, fields(left[rows]))
         around = crosscov.around(made.weights, block.plain)
         norm = np.sqrt((around**2).sum(axis=1))
@@ -148,3 +150,8 @@ def _blocks(made: Section, n: int) -> Iterator[slice]:
     size = whitening.batch(made.filter)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def gigabytes(n_obs: int, n_receptors: int) -> float:
+    """What a test keeps in memory, about: two maps of every receptor, and the rasters of a block."""
+    return 8e-9 * n_obs * n_receptors + 0.5

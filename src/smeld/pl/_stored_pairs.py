@@ -101,29 +101,41 @@ def joined(ligand: object, receptor: object, most: int = MOST_PARTNER) -> str:
     return f"{shown(ligand, most=most)} – {shown(receptor, most=most)}"
 
 
-def local_values(adata: AnnData, row: int, key: str) -> Float:
-    """Values of a row's pair in the spots where it is significant, float64 [n_obs]; NaN elsewhere."""
-    name = f"{key}_local"
-    rows, stored = adata.uns[key], adata.obsm.get(name)
-    pair = rows.iloc[row]
+def local_values(adata: AnnData, row: int, key: str) -> tuple[Float, NDArray[np.bool_]]:
+    """(score of a row's pair in every spot, float64 [n_obs], NaN where it is 0; the spots where it is significant).
+
+    Results without scores have the score in significant spots alone.
+    """
+    pair = adata.uns[key].iloc[row]
     said, q = f"{pair['ligand']}_{pair['receptor']}", float(pair["qvalue"])
-    kept = 0 if stored is None else int(stored.shape[1])
-    if row >= kept and q > FDR:
-        raise _check.problem(
-            f"{said} has no values in single spots",
-            found=f"q = {q:.2g}: they are kept for significant pairs only (q <= {FDR:g}), here {kept}",
-            cure="name a significant pair",
-        )
-    if row >= kept:
+    local, score = (_column(adata, f"{key}_{kind}", row) for kind in ("local", "score"))
+    if local is None and score is None:
+        kept = max(_kept(adata, f"{key}_{kind}") for kind in ("local", "score"))
+        if q > FDR:
+            found = f"q = {q:.2g}: they are kept for significant pairs only (q <= {FDR:g}), here {kept}"
+            raise _check.problem(f"{said} has no values in single spots", found=found, cure="name a significant pair")
         made = parameters(adata, key).get("local")
         raise _check.problem(
-            f"obsm[{name!r}] has no values of {said} in single spots",
-            found=f"it was made with local={made!r}" if made else f"{kept} of {len(rows)} pairs have such values",
+            f"obsm[{key + '_local'!r}] has no values of {said} in single spots",
+            found=f"it was made with local={made!r}"
+            if made
+            else f"{kept} of {len(adata.uns[key])} pairs have such values",
             cure="run sm.tl.interactions(adata, local='significant')",
         )
+    values = score if score is not None else np.asarray(local)
+    return np.where(values > 0, values, np.nan), np.zeros(len(values), dtype=bool) if local is None else local > 0
+
+
+def _kept(adata: AnnData, name: str) -> int:
+    return int(adata.obsm[name].shape[1]) if name in adata.obsm else 0
+
+
+def _column(adata: AnnData, name: str, row: int) -> Float | None:
+    if row >= _kept(adata, name):
+        return None
+    stored = adata.obsm[name]
     column = sparse.csr_matrix(np.asarray(stored) if not sparse.issparse(stored) else stored)[:, [row]]
-    values = np.asarray(column.toarray(), dtype=np.float64).ravel()
-    return np.where(values > 0, values, np.nan)
+    return np.asarray(column.toarray(), dtype=np.float64).ravel()
 
 
 def parameters(adata: AnnData, key: str) -> Mapping[str, Any]:

@@ -45,12 +45,17 @@ def interaction_map(
     title: str | None = None,
     library_id: str | None = None,
 ) -> Axes:
-    """Where a pair lies together: its score in the spots that are significant, the others grey.
+    """Where a pair lies together: its score, and a rim around the spots in which it is significant.
+
+    The score, receptor times ligand around it, is 0 in grey spots. A spot is significant where its score is more than
+    chance would give two maps that have nothing to do with each other; of a pair that covers a tenth of the section
+    no single spot is.
 
     Parameters
     ----------
     adata
-        With ``uns["interactions"]`` and ``obsm["interactions_local"]``, as ``sm.tl.interactions`` writes them.
+        With ``uns["interactions"]``, ``obsm["interactions_score"]`` and ``obsm["interactions_local"]``, as
+        ``sm.tl.interactions`` writes them.
     pair
         ``(ligand, receptor)``, ``"LIGAND_RECEPTOR"``, or a row of the table, counted from 0; None for the first.
     key
@@ -66,8 +71,8 @@ def interaction_map(
         The table or the pair is not there, or the pair has no values in single spots.
     """
     table = _adapt.table(adata)
-    values, name = _local(table, pair, key)
-    found = int(np.isfinite(values).sum())
+    values, significant, name = _local(table, pair, key)
+    found = int(significant.sum())
     ax = maps.continuous(
         table,
         values,
@@ -79,16 +84,15 @@ def interaction_map(
         label="receptor × ligand around it",
     )
     with _canvas.style():
-        if found <= FEW * table.n_obs:
-            _stand_out(ax, table, values, library_id)
+        if 0 < found <= FEW * table.n_obs:
+            _stand_out(ax, table, significant, library_id)
         _titled(ax, title, name)
         _places.note(ax, f"significant in {found:,} of {_stored_pairs.noun_of(table, table.n_obs)}")
     return ax
 
 
-def _stand_out(ax: Axes, table: AnnData, values: Float, library_id: str | None) -> None:
+def _stand_out(ax: Axes, table: AnnData, where: NDArray[np.bool_], library_id: str | None) -> None:
     """The few significant spots once more, with a rim, or widened until they can be seen."""
-    where = np.isfinite(values)
     colors = np.asarray(ax.collections[-1].get_facecolor())[where].tolist()
     (left, right), width_pt = ax.get_xlim(), 72 * _places.extent_in(ax)[0]
     diameter = _canvas.diameter_um(table, library_id) / abs(right - left) * width_pt
@@ -98,11 +102,11 @@ def _stand_out(ax: Axes, table: AnnData, values: Float, library_id: str | None) 
     ax.scatter(x, y, s=size, c=colors, edgecolors=RIM, linewidths=rim, zorder=2.5)
 
 
-def _local(table: AnnData, pair: Pair | None, key: str) -> tuple[Float, str]:
+def _local(table: AnnData, pair: Pair | None, key: str) -> tuple[Float, NDArray[np.bool_], str]:
     rows = _stored_pairs.pair_table(table, key)
     row = _stored_pairs.row_of(rows, pair, f"uns[{key!r}]")
     entry = rows.iloc[row]
-    return _stored_pairs.local_values(table, row, key), _stored_pairs.joined(entry["ligand"], entry["receptor"])
+    return *_stored_pairs.local_values(table, row, key), _stored_pairs.joined(entry["ligand"], entry["receptor"])
 
 
 def _titled(ax: Axes, title: str | None, default: str) -> None:
@@ -201,7 +205,7 @@ def interaction_arrows(
     title: str | None = None,
     library_id: str | None = None,
 ) -> Axes:
-    """Arrows from where the ligand comes from to the spots that receive it, in the spots that are significant.
+    """Arrows from where the ligand comes from to the spots that receive it; significant spots are tinted.
 
     The direction is the mean over a spot's neighbours of the way from them to it, weighted by their ligand; the length
     is the score, the less the more evenly the ligand lies around the spot (far longer arrows than most are cut). An
@@ -229,7 +233,7 @@ def interaction_arrows(
         Neighbours, the table or the pair are not there, or the pair has no values in single spots.
     """
     table = _adapt.table(adata)
-    values, name = _local(table, pair, key)
+    values, significant, name = _local(table, pair, key)
     ligand = _stored_pairs.names_of(table, pair, key)[0]
     _check.require(table.obsp, _keys.CONNECTIVITIES, "obsp", "run sm.fuse(adata), or sq.gr.spatial_neighbors(adata)")
     score = np.nan_to_num(values)
@@ -240,7 +244,7 @@ def interaction_arrows(
     with _canvas.style():
         ax = _canvas.prepare(table, ax, library_id=library_id, beside=1.6)
         beneath = image and _canvas.add_image(table, ax, library_id, pale=True)
-        rgba = np.where((score > 0)[:, None], to_rgba(TINT), to_rgba(_colors.MISSING))
+        rgba = np.where(significant[:, None], to_rgba(TINT), to_rgba(_colors.MISSING))
         _canvas.add_spots(table, ax, rgba, alpha=alpha, touching=not beneath, library_id=library_id)
         side = _side(ax, table, library_id) if bin_um is None else bin_um
         if not side > 0:
@@ -249,7 +253,7 @@ def interaction_arrows(
         if where.size:
             _draw(ax, *_thinned(xy[where], arrows, side), side=side)
         _titled(ax, title, name)
-        _places.note(ax, f"significant in {where.size:,} of {_stored_pairs.noun_of(table, table.n_obs)}")
+        _places.note(ax, f"significant in {int(significant.sum()):,} of {_stored_pairs.noun_of(table, table.n_obs)}")
     return ax
 
 

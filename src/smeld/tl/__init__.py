@@ -1,5 +1,6 @@
 """The tasks: each fetches arrays, calls kernels, writes under ``key_added``, and returns a small frozen result."""
 
+from smeld.tl._celltype_interactions import CelltypeInteractions, celltype_interactions
 from smeld.tl._contiguity import Contiguity, contiguity
 from smeld.tl._denoise import Denoised, denoise, impute
 from smeld.tl._domains import Domains, domains
@@ -10,12 +11,14 @@ from smeld.tl._quality import QualityControl, quality_control
 from smeld.tl._same_domain import same_domain
 
 __all__ = [
+    "CelltypeInteractions",
     "Contiguity",
     "Denoised",
     "Domains",
     "Interactions",
     "Pieces",
     "QualityControl",
+    "celltype_interactions",
     "contiguity",
     "denoise",
     "domains",

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld import _adapt, _check, _keys
-from smeld.kernels import expression, localp, surrogates
+from smeld import _adapt, _check, _keys, _progress
+from smeld.kernels import expression, localp, pairtest, surrogates
 from smeld.lr import LRResult, _resource, lr_stats
 from smeld.lr._resource import JOIN
 from smeld.tl import _links, _lr_inputs, _self_check
@@ -33,6 +33,8 @@ MIN_SPOTS = 20
 LAMBDA = (0.9, 1.1)
 #: significant pairs whose score is stored for every spot, most significant first
 MOST_SCORED = 200
+#: memory from which on it is said beforehand, gigabytes
+SAID_GB = 2.0
 #: regions of fewer spots have no correlogram of their own
 FEWEST_IN_REGION = 100
 
@@ -167,6 +169,8 @@ def interactions(
     reach = _links.links(
         xy, section, radius_um=radius_um, within_spot=within_spot, barrier=_links.barrier(adata, barrier, order)
     )
+    if statistic == "spatial":
+        _say_memory(pairtest.gigabytes(adata.n_obs, len(np.unique(index[:, 1]))))
     task = _Task(
         statistic, genes, xy, section, _lr_inputs.regions(adata, correlograms_by, order, FEWEST_IN_REGION), seed
     )
@@ -364,6 +368,19 @@ def _local(
     empty = sparse.csr_matrix((genes.shape[0], 0))
     both = (sparse.csr_matrix(sparse.hstack(c, format="csr")) if c else empty for c in (calls, scores))
     return number, *both
+
+
+def _say_memory(needed: float) -> None:
+    """Refuse what would not fit; say what takes much."""
+    there = _progress.available_gb()
+    if there is not None and needed > there:
+        raise _check.problem(
+            f"testing these pairs needs about {needed:.1f} GB of memory",
+            found=f"{there:.1f} GB to be had",
+            cure="give fewer pairs at a time with pairs=, or one section at a time",
+        )
+    if needed > SAID_GB:
+        _progress.tell(f"testing these pairs takes about {needed:.1f} GB of memory")
 
 
 def _say_lambda(value: float, adata: Any) -> None:

@@ -84,7 +84,7 @@ def _averages(
         radius = float(graph.distances.data.max(initial=1.0))
         edges.data = np.exp(-2 * (graph.distances.data / radius) ** 2)  # a Gaussian of half the radius
     if barrier is not None:
-        edges = _barred(edges, barrier)
+        edges = _barred(graph, edges, barrier)
     if within_spot:
         edges = sparse.csr_matrix(edges + sparse.identity(edges.shape[0], format="csr"))
     made = row_normalise(edges)
@@ -103,17 +103,29 @@ def openness(weights: sparse.csr_matrix) -> sparse.csr_matrix:
     return both
 
 
-def _barred(edges: sparse.csr_matrix, open_: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Links times the openness of the best way between their ends, along edges of ``open_``; below ``CUT`` none."""
-    cost = open_.copy()
-    cost.data = -np.log(np.maximum(cost.data, 1e-12)) + 1e-9  # 0 would be no edge
-    out = edges.copy()
+def _barred(graph: SpatialGraph, edges: sparse.csr_matrix, open_: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Links times the openness of the best way between their ends, along edges of ``open_``; below ``CUT`` none.
+
+    A detour weakens, too: one as long as the longest link cuts it. The way costs -log of the openness of its edges and
+    its length, of which the cost of the shortest way without barriers is taken off.
+    """
+    per_um = -np.log(CUT) / max(float(graph.distances.data.max(initial=0.0)), 1e-9)
+    ways = sparse.coo_matrix(open_)
+    length = np.linalg.norm(graph.xy_um[ways.row] - graph.xy_um[ways.col], axis=1) * per_um + 1e-9  # 0 would be no edge
+    free, barred = (
+        sparse.csr_matrix((cost, (ways.row, ways.col)), shape=open_.shape)
+        for cost in (length, length - np.log(np.maximum(ways.data, 1e-12)))
+    )
+    out, limit = edges.copy(), -4 * np.log(CUT)
     for start in range(0, edges.shape[0], ROWS):
         rows = np.arange(start, min(start + ROWS, edges.shape[0]))
-        far = csgraph.dijkstra(cost, directed=False, indices=rows, limit=-np.log(CUT) + 1e-6)
+        shortest, best = (csgraph.dijkstra(c, directed=False, indices=rows, limit=limit) for c in (free, barred))
         for k, row in enumerate(rows):
             here = slice(edges.indptr[row], edges.indptr[row + 1])
-            out.data[here] *= np.exp(-far[k, edges.indices[here]])
+            ends = edges.indices[here]
+            known = np.isfinite(best[k, ends])
+            more = np.where(known, best[k, ends] - np.where(known, shortest[k, ends], 0.0), np.inf)
+            out.data[here] *= np.where(np.exp(-more) >= CUT, np.exp(-more), 0.0)
     out.eliminate_zeros()
     return out
 
