@@ -110,6 +110,36 @@ TABLES: dict[str, tuple[str, str]] = {
         "elsewhere. `mean`: stationary, or drifting over the section, or with levels by domain; these two with a plane "
         "or the domains regressed out by `spatial`. Seconds of the test and its surrogates alone.",
     ),
+    "lr_local": (
+        "Ligand-receptor pairs: independent pairs called in single spots",
+        "Pairs of the same generator, tested as a user would; significant spots after Benjamini & Bogomolov.",
+    ),
+    "lr_real": (
+        "Ligand-receptor pairs: does the test hold on real sections?",
+        "Lambda: median chi-square over the expected one; on surrogates (a receptor's map turned about the section) it "
+        "should be 1; on decoys (genes in no pair, as abundant and as smooth) it tells how far genes lie together "
+        "because tissue is made of parts. Seconds with both.",
+    ),
+    "celltype_interactions": (
+        "Cell types that send and receive: false positives, power, time",
+        "Labels made of smooth fields of a given range, pairs independent of them (`gain` 0), or the ligand raised in "
+        "senders beside receivers, or in all senders and the receptor in all receivers.",
+    ),
+    "matched": (
+        "stLearn's ligand-receptor test: `matched` beside stLearn",
+        "The same values, pairs and neighbours, two threads each; seconds a pair: smeld's of a run of 300 pairs with "
+        "all that it prepares, stLearn's without what it prepares. p by spot, not adjusted, where the score is above 0.",
+    ),
+    "lr_peers": (
+        "Ligand-receptor pairs beside LIANA+",
+        "DLPFC 151673, the same pairs, one thread each, all but `first` warm; the ratio is seconds over those of "
+        "smeld's `spatial` without decoys, by wall clock and by processor time.",
+    ),
+    "lr_scale": (
+        "Ligand-receptor pairs at scale",
+        "Simulated cells with the genes of smeld's own pairs; `spatial` with surrogates and local calls; memory of the "
+        "whole process with the section loaded.",
+    ),
     "scale": (
         "Scale",
         "Simulated cells without a picture; fusion and domains with the true number of domains, after "

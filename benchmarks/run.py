@@ -18,10 +18,15 @@ from typing import Any
 import _measure
 import _page
 import across
+import celltype_interactions
 import denoise
 import domains
 import interactions
+import lr_peers
+import lr_real
+import lr_scale
 import main_job
+import matched
 import peers
 import scale
 import simple_methods
@@ -64,6 +69,11 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "peers": lambda asked: peers.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds, only=asked.peer),
     "sme_normalise": lambda asked: {"sme_normalise": sme_normalise.measure()},
     "interactions": lambda asked: interactions.measure(pairs=100 * asked.seeds),
+    "matched": lambda asked: matched.measure(),
+    "celltype_interactions": lambda asked: celltype_interactions.measure(runs=asked.seeds),
+    "lr_real": lambda asked: lr_real.measure(),
+    "lr_peers": lambda asked: lr_peers.measure(),
+    "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
 }
 

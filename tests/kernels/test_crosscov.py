@@ -49,11 +49,15 @@ def pvalues(xy: Float, x: Float, y: Float) -> Float:
 def test_the_variance_is_that_of_all_pairs_by_distance() -> None:
     xy = positions(9, 3)
     x, v = np.random.default_rng(0).normal(size=(2, 1, 81))
-    for part in (None, (np.arange(81) % 9 > 3).astype(np.intp)):
-        where = crosscov.lags(xy, part)
+    for part, half in ((None, False), ((np.arange(81) % 9 > 3).astype(np.intp), False), (None, True)):
+        where = crosscov.lags(xy, part, half=half)
         label = _bins_written_out(xy, where, part)
         expected = float((x**2).sum() * (v**2).sum() / 81)
         apart = ~np.eye(81, dtype=bool)
+        if half:  # lags of more than half the section do not count, unless near
+            at = np.stack(np.divmod(where.pixel, where.shape[1]))
+            far = np.abs(at[:, :, None] - at[:, None, :]) > ((at.max(axis=1) + 1) // 2)[:, None, None]
+            apart &= ~(far.any(axis=0) & (label < 1000))
         for b in np.unique(label):
             here = apart & (label == b)
             if here.any():

@@ -28,13 +28,13 @@ def test_decoys_are_as_abundant_and_as_smooth() -> None:
     real, weights = genes(40, 0)
     background, _ = genes(400, 1)
     pairs = np.arange(40).reshape(20, 2)
-    made = _self_check.decoys(real, pairs, background, weights, 0)
+    made = _self_check.decoys(real, pairs, background, np.arange(400), weights, 0)
     assert made is not None
     fake, at = made
     assert at.shape == (20, 2) and (at[:, 0] != at[:, 1]).all()
     abundance, smooth = (
         [measure(m[:, i.ravel()])[:, 0] for m, i in ((real, pairs), (fake, at))]
-        for measure in (_self_check._abundance, lambda m: _self_check._smoothness(m, weights))
+        for measure in (_self_check._abundance, lambda m: _self_check._smoothness(m, np.arange(m.shape[1]), weights))
     )
     assert np.corrcoef(*abundance)[0, 1] > 0.95
     assert np.corrcoef(*smooth)[0, 1] > 0.9
@@ -42,7 +42,7 @@ def test_decoys_are_as_abundant_and_as_smooth() -> None:
 
 def test_without_other_genes_there_are_no_decoys() -> None:
     real, weights = genes(4, 0)
-    assert _self_check.decoys(real, np.array([[0, 1]]), genes(10, 1)[0], weights, 0) is None
+    assert _self_check.decoys(real, np.array([[0, 1]]), genes(10, 1)[0], np.arange(10), weights, 0) is None
 
 
 def test_curves_of_uniform_pvalues_lie_on_the_diagonal() -> None:

@@ -9,8 +9,11 @@ C(b) their mean product. Nothing is permuted. The correlograms come from one Fou
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numba import njit, prange
@@ -21,12 +24,13 @@ from scipy.spatial import cKDTree
 from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
+T = TypeVar("T")
 
 #: pairs nearer than this, in spacings, have bins of their own, so many a spacing, where a spot has at most so many
 NEAR, PER_SPACING, MOST_NEAR = 2.5, 4, 100
 N_FINE = int(NEAR * PER_SPACING) + 1
-#: spots beyond which rasters are of single precision, and products for which threads are started
-LARGE, WORTH_THREADS = 2000, 2_000_000
+#: spots beyond which rasters are of single precision; and values, and products, for which threads are started
+LARGE, WORTH_SHARES, WORTH_THREADS = 2000, 200_000, 2_000_000
 #: genes that are transformed together
 BATCH = 16
 #: empty stretches are cut at so many spacings; and the most pixels along a side
@@ -38,13 +42,15 @@ class Lags:
     """The distance bins of one section.
 
     ``pixel`` int [n_obs] the flat pixel of each spot on a raster of ``shape``, padded so that nothing wraps around;
-    ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] ordered pairs of different spots by bin, the first
-    bin those within a pixel; ``n_obs`` spots. ``near`` int [n_near, 4] are pairs (i, j, bin, bin on the raster), i < j,
-    whose bins are finer than a pixel: correlograms are steep there. With ``part`` (int [n_obs] from 0 on), pairs across
+    ``order`` int [n_obs] the spots by pixel; ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] the ordered
+    pairs of different spots by bin, the first bin those within a pixel, 0 in bins that do not count; ``n_obs`` spots.
+    ``near`` int [n_near, 4] are pairs (i, j, bin, bin on the raster), i < j, whose bins are finer than a pixel:
+    correlograms are steep there; i and j count along ``order``. With ``part`` (int [n_obs] from 0 on), pairs across
     parts and pairs within each part have bins of their own, one such set after the other.
     """
 
     pixel: NDArray[np.intp]
+    order: NDArray[np.intp]
     shape: tuple[int, int]
     bin: NDArray[np.intp]
     n_pairs: Float
@@ -53,25 +59,33 @@ class Lags:
     part: NDArray[np.intp] | None = None
 
 
-def lags(xy_um: Float, part: NDArray[np.intp] | None = None) -> Lags:
+def lags(xy_um: Float, part: NDArray[np.intp] | None = None, *, half: bool = False) -> Lags:
     """Distance bins of positions [n_obs, 2], one spacing wide.
 
     Empty stretches between parts of the section are shortened: what lies that far apart is unrelated anyway, and a
-    stray cell would else take all the raster.
+    stray cell would else take all the raster. With ``half`` lags of more than half the section's width or height do not
+    count, for which a smaller raster will do.
     """
     pixel_um = _spacing(xy_um)
     near = np.stack([_without_gaps(x, LONGEST_GAP * pixel_um) for x in xy_um.T], axis=1)
     pixel_um = max(pixel_um, float(near.max(initial=0.0)) / MOST_PIXELS)
     at = np.floor(near / pixel_um).astype(np.intp)
     extent = at.max(axis=0) + 1
-    shape = tuple(fft.next_fast_len(int(2 * e), real=True) for e in extent)
+    reach = extent // 2 if half else extent
+    shape = tuple(fft.next_fast_len(int(e + r), real=True) for e, r in zip(extent, reach))
     pixel = at[:, 0] * shape[1] + at[:, 1]
     lag = [np.minimum(np.arange(s), s - np.arange(s)) for s in shape]
     bins = np.rint(np.hypot(lag[0][:, None], lag[1][None, :])).astype(np.intp)
-    near_pairs = _near(at, near / pixel_um, int(bins.max()) + 1, part)
-    made = Lags(pixel, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), near_pairs, part)
-    ones = np.ones((1, len(xy_um)))
-    pairs = _products(made, [ones], [(0, 0)])[0, 0]
+    far = (lag[0] > reach[0])[:, None] | (lag[1] > reach[1])[None, :]
+    beyond = int(bins[~far].max()) + 1
+    bins[far] = beyond
+    n_bins = int(bins.max()) + 1
+    order = np.argsort(pixel, kind="stable")
+    near_pairs = _near(at[order], near[order] / pixel_um, n_bins, None if part is None else part[order])
+    made = Lags(pixel, order, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), near_pairs, part)
+    pairs = _products(made, [np.ones((1, len(xy_um)))], [(0, 0)])[0, 0]
+    if far.any():
+        pairs[beyond :: n_bins + N_FINE] = 0.0
     return replace(made, n_pairs=np.maximum(np.rint(pairs), 0.0))
 
 
@@ -89,23 +103,27 @@ def _near(at: NDArray[np.intp], xy: Float, n_bins: int, part: NDArray[np.intp] |
     return np.ascontiguousarray(pairs[np.lexsort((j, i))])
 
 
-def _moved(near: NDArray[np.intp], first: Float, second: Float, sums: Float) -> None:
-    for field in prange(len(first)):
-        x, y = first[field], second[field]
+def _moved(near: NDArray[np.intp], fields: Float, wanted: NDArray[np.intp], sums: Float) -> None:
+    for field in prange(fields.shape[1]):
         for k in range(len(near)):
             i, j = near[k, 0], near[k, 1]
-            product = x[i] * y[j] + x[j] * y[i]
-            sums[field, near[k, 2]] += product
-            sums[field, near[k, 3]] -= product
+            for w in range(len(wanted)):
+                a, b = wanted[w, 0], wanted[w, 1]
+                product = fields[a, field, i] * fields[b, field, j] + fields[b, field, i] * fields[a, field, j]
+                sums[field, w, near[k, 2]] += product
+                sums[field, w, near[k, 3]] -= product
 
 
 #: each field is done by one thread; for few products the threads cost more than they save
-_moved_by_one, _moved_by_all = njit(cache=True)(_moved), njit(cache=True, parallel=True)(_moved)
+_moved_by_one = njit(cache=True, nogil=True)(_moved)
+_moved_by_all = njit(cache=True, parallel=True)(_moved)
 
 
-def _move_near(near: NDArray[np.intp], first: Float, second: Float, sums: Float) -> None:
+def _move_near(where: Lags, fields: list[Float], wanted: list[tuple[int, int]], sums: Float) -> None:
     """Takes products of near pairs out of their bins on the raster and puts them into their own, field by field."""
-    (_moved_by_all if len(near) * len(first) > WORTH_THREADS else _moved_by_one)(near, first, second, sums)
+    move = _moved_by_all if len(where.near) * len(fields[0]) > WORTH_THREADS and workers() > 1 else _moved_by_one
+    # spots by pixel, so that those of a pair lie near in memory, too
+    move(where.near, np.stack([f[:, where.order] for f in fields]), np.array(wanted, dtype=np.intp), sums)
 
 
 def _spacing(xy_um: Float) -> float:
@@ -131,9 +149,28 @@ def precision(n_obs: int) -> type[np.floating]:
     return np.float32 if n_obs > LARGE else np.float64
 
 
+_in_thread = threading.local()
+
+
 def workers() -> int:
-    """Threads of Fourier transforms. Each transform is done by one of them: the bits do not depend on their number."""
-    return os.cpu_count() or 1
+    """Threads of Fourier transforms. Each transform is done by one of them: the bits do not depend on their number.
+    One within :func:`in_threads`."""
+    return 1 if getattr(_in_thread, "here", False) else os.cpu_count() or 1
+
+
+def in_threads(work: Callable[[Float], T], fields: Float) -> list[T]:
+    """``work`` on the rows of ``fields``, shared out over threads, each row done by one: results of the shares in
+    order. What is done by field is the same however many there are."""
+    shares = [s for s in np.array_split(np.arange(len(fields)), os.cpu_count() or 1) if len(s)]
+    if len(shares) < 2 or workers() == 1 or fields.size < WORTH_SHARES:
+        return [work(fields)]
+
+    def alone(rows: NDArray[np.intp]) -> T:
+        _in_thread.here = True
+        return work(fields[rows[0] : rows[-1] + 1])
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return list(pool.map(alone, shares))
 
 
 def _products(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
@@ -149,10 +186,8 @@ def _products(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -
         whole = np.concatenate([whole - np.sum(within, axis=0), *within], axis=-1)
     for k, (i, j) in enumerate(wanted):
         _take_selves(where, whole[:, k], fields[i] * fields[j])
-        if len(where.near):
-            part = np.ascontiguousarray(whole[:, k])
-            _move_near(where.near, fields[i], fields[j], part)
-            whole[:, k] = part
+    if len(where.near):
+        _move_near(where, fields, wanted, whole)
     return whole
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class Side:
 def section(xy_um: Float, weights: sparse.csr_matrix, part: NDArray[np.intp] | None = None) -> Section:
     """``xy_um`` [n_obs, 2]; row i of ``weights`` averages over the neighbours of i; ``part`` as in ``crosscov``, by
     default the section's edge and its inside."""
-    made = whitening.whitener(crosscov.lags(xy_um, part))
+    made = whitening.whitener(crosscov.lags(xy_um, part, half=len(xy_um) > ZONED))
     if part is None and len(xy_um) <= ZONED:
         made = replace(made, where=crosscov.lags(xy_um, _edge(made)))
     leak = whitening.leaks(made, weights) * (not weights.diagonal().any())
@@ -78,18 +79,44 @@ def _edge(made: whitening.Whitener) -> NDArray[np.intp] | None:
 
 def receptors(made: Section, fields: Float) -> Side:
     """The side of fields as they are, [n, n_obs]."""
-    filtered, weights, power = whitening.whitened(made.filter, fields)
-    return _side(made, filtered, fields, weights, power)
+
+    def side(rows: Float) -> Side:
+        filtered, weights, power = whitening.whitened(made.filter, rows)
+        return _side(made, filtered, rows, weights, power)
+
+    return together(crosscov.in_threads(side, fields))
 
 
 def ligands(made: Section, fields: Float) -> Side:
     """The side of what neighbours say; ``plain`` is the field of the spot itself."""
-    filtered, weights, power = whitening.whitened(made.filter, fields)
-    return _side(made, crosscov.around(made.weights, filtered), fields, weights, power * made.averaged)
+
+    def side(rows: Float) -> Side:
+        filtered, weights, power = whitening.whitened(made.filter, rows)
+        return _side(made, crosscov.around(made.weights, filtered), rows, weights, power * made.averaged)
+
+    return together(crosscov.in_threads(side, fields))
 
 
 def _side(made: Section, filtered: Float, plain: Float, weights: Float, power: Float) -> Side:
     return Side(filtered, plain, weights, crosscov.cross_correlograms(made.where, [filtered, plain], WANTED), power)
+
+
+def together(sides: list[Side]) -> Side:
+    """Sides as one."""
+    if len(sides) == 1:
+        return sides[0]
+    return Side(*(np.concatenate([getattr(s, f.name) for s in sides]) for f in dataclass_fields(Side)))
+
+
+def _kept(made: Section, fields: Fields, columns: NDArray[np.intp]) -> Side:
+    """The side of many receptors, which stay in memory together: their maps in single precision."""
+    filtered, plain = (np.empty((len(columns), made.where.n_obs), dtype=np.float32) for _ in range(2))
+    small = []
+    for rows in track(list(_blocks(made, len(columns))), "receptors"):
+        side = receptors(made, fields(columns[rows]))
+        filtered[rows], plain[rows] = side.filtered, side.plain
+        small.append(replace(side, filtered=filtered[:0], plain=plain[:0]))
+    return replace(together(small), filtered=filtered, plain=plain)
 
 
 def compare(
@@ -117,18 +144,21 @@ def test(made: Section, fields: Fields, pairs: NDArray[np.intp]) -> crosscov.Tes
     what the neighbours say of the ligand, both as they are."""
     right, at_right = np.unique(pairs[:, 1], return_inverse=True)
     left, at_left = np.unique(pairs[:, 0], return_inverse=True)
-    blocks = track(list(_blocks(made, len(right))), "receptors")
-    sides = [receptors(made, fields(right[rows])) for rows in blocks]
-    # single precision: these stay in memory together
-    own = Side(
-        np.concatenate([s.filtered.astype(np.float32) for s in sides]),
-        np.concatenate([s.plain.astype(np.float32) for s in sides]),
-        np.concatenate([s.weights for s in sides]),
-        np.concatenate([s.correlograms for s in sides]),
-        np.concatenate([s.power for s in sides]),
-    )
-    length = np.sqrt((own.plain.astype(np.float64) ** 2).sum(axis=1))
-    effect, z, p, n = (np.zeros(len(pairs)) for _ in range(4))
+    with one_thread():
+        return _tested(made, fields, left, right, at_left, at_right)
+
+
+def _tested(
+    made: Section,
+    fields: Fields,
+    left: NDArray[np.intp],
+    right: NDArray[np.intp],
+    at_left: NDArray[np.intp],
+    at_right: NDArray[np.intp],
+) -> crosscov.Test:
+    own = _kept(made, fields, right)
+    length = np.sqrt(own.correlograms[:, 2, 0] * np.sqrt(made.where.n_obs))  # of the maps as they are
+    effect, z, p, n = (np.zeros(len(at_left)) for _ in range(4))
     for rows in track(list(_blocks(made, len(left))), "pairs of ligand and receptor"):
         block = ligands(made, fields(left[rows]))
         around = crosscov.around(made.weights, block.plain)

@@ -15,10 +15,11 @@ Float = NDArray[np.float64]
 
 #: a turned spot further from its nearest spot than this many spacings falls outside the section
 REACH = 1.5
-N_TURNS = 16
-#: receptors and ligands that are tested with one another after each turn, on sections of more than ``LARGE`` spots the
-#: second number; and the share of spots that must still lie on the section
-EACH, EACH_OF_LARGE, LARGE, LEAST_INSIDE = 9, 5, 20_000, 0.25
+#: turns, and receptors and ligands that are tested with one another after each; on sections of more than ``LARGE``
+#: spots the second numbers
+N_TURNS, N_TURNS_OF_LARGE, EACH, EACH_OF_LARGE, LARGE = 16, 8, 9, 8, 20_000
+#: share of spots that must still lie on the section
+LEAST_INSIDE = 0.25
 
 
 def turns(
@@ -57,19 +58,20 @@ def pvalues(
     """p-values of receptors whose maps are turned about the section, with ligands that stay.
 
     A turned map keeps its smoothness and loses its place: whatever ligand it then meets, the two have nothing to do
-    with each other, unless the section as a whole has a middle or a gradient that maps share. After each of ``N_TURNS``
-    turns some receptors are tested with some ligands, each with each. Empty where nothing could be turned.
+    with each other, unless the section as a whole has a middle or a gradient that maps share. After each turn some
+    receptors are tested with some ligands, each with each. Empty where nothing could be turned.
     """
     rng = np.random.default_rng(seed)
-    each = EACH if len(xy_um) <= LARGE else EACH_OF_LARGE
+    each, n_turns = (EACH, N_TURNS) if len(xy_um) <= LARGE else (EACH_OF_LARGE, N_TURNS_OF_LARGE)
     sides = [rng.permutation(np.unique(pairs[:, k])) for k in (1, 0)]
     out = []
-    for i, (nearest, inside) in enumerate(turns(xy_um, N_TURNS, rng, section)):
+    for i, (nearest, inside) in enumerate(turns(xy_um, n_turns, rng, section)):
         rows = np.flatnonzero(inside)
         if inside.sum() < max(LEAST_INSIDE * len(xy_um), 3):
             continue
         right, left = (np.take(s, np.arange(i * each, i * each + min(each, len(s))), mode="wrap") for s in sides)
-        where = crosscov.lags(xy_um[rows], None if made.where.part is None else made.where.part[rows])
+        part = None if made.where.part is None else made.where.part[rows]
+        where = crosscov.lags(xy_um[rows], part, half=len(xy_um) > pairtest.ZONED)
         own = _kept(where, pairtest.receptors(made, fields(right)), nearest[rows])
         beside = _kept(where, pairtest.ligands(made, fields(left)), rows)
         varies = (own.correlograms[:, 0, 0] > 0)[:, None] & (beside.correlograms[:, 0, 0] > 0)
@@ -83,8 +85,13 @@ def pvalues(
 def _kept(where: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:
     """The side on some spots."""
     filtered, plain = (f[:, rows] - f[:, rows].mean(axis=1, keepdims=True) for f in (side.filtered, side.plain))
-    correlograms = crosscov.cross_correlograms(where, [filtered, plain], pairtest.WANTED)
-    return Side(filtered, plain, side.weights, correlograms, side.power)
+    return Side(
+        filtered,
+        plain,
+        side.weights,
+        crosscov.cross_correlograms(where, [filtered, plain], pairtest.WANTED),
+        side.power,
+    )
 
 
 def inflation(pvalue: Float) -> float:

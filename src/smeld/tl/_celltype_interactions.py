@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _adapt, _check, _keys
-from smeld.kernels import edgefields, expression, localp
+from smeld.kernels import edgefields, localp
 from smeld.lr import _resource
 from smeld.tl import _lr_inputs
 
@@ -133,9 +133,7 @@ def celltype_interactions(
             cure="lower min_cells",
         )
     *_, present = _lr_inputs.matched(asked, adata, "auto")
-    counts = _adapt.counts(adata, layer)[order]
-    logged = counts.astype(np.float64) if _adapt.look_logged(counts) else expression.log_normalise(counts)
-    genes, units = _lr_inputs.units(logged.tocsc(), present, adata.var_names)
+    genes, units = _lr_inputs.units(_lr_inputs.expressed(adata, layer, order).genes, present, adata.var_names)
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     seen = (np.diff(genes.indptr) >= min_cells)[index].all(axis=1)
     xy = _adapt.xy_um(adata)[order]

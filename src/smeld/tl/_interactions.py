@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _adapt, _check, _keys, _progress
-from smeld.kernels import expression, localp, pairtest, surrogates
+from smeld.kernels import localp, pairtest, surrogates
 from smeld.lr import LRResult, _resource, lr_stats
 from smeld.lr._resource import JOIN
 from smeld.tl import _links, _lr_inputs, _self_check
@@ -33,10 +33,8 @@ MIN_SPOTS = 20
 LAMBDA = (0.9, 1.1)
 #: significant pairs whose score is stored for every spot, most significant first
 MOST_SCORED = 200
-#: memory from which on it is said beforehand, gigabytes
-SAID_GB = 2.0
-#: regions of fewer spots have no correlogram of their own
-FEWEST_IN_REGION = 100
+#: memory that is said beforehand, gigabytes; regions of fewer spots have no correlogram of their own
+SAID_GB, FEWEST_IN_REGION = 2.0, 100
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def interactions(
     Parameters
     ----------
     data
-        AnnData or SpatialData with one table.
+        AnnData or SpatialData.
     pairs
         DataFrame or list with ligand and receptor in two columns (``range`` is kept), subunits of a complex joined by
         ``+``; None for ``sm.lr.pairs()``. A complex counts as its scarcest subunit.
@@ -154,10 +152,8 @@ def interactions(
     order = _adapt.canonical_order(adata)
     asked = None if pairs is None else _resource.checked(pairs)
     spelled, n_asked, present = _lr_inputs.matched(asked, adata, organism)
-    counts = _adapt.counts(adata, layer)[order]
-    logged = counts.astype(np.float64) if _adapt.look_logged(counts) else expression.log_normalise(counts)
-    by_gene = logged.tocsc()
-    genes, units = _lr_inputs.units(by_gene, present, adata.var_names)
+    values = _lr_inputs.expressed(adata, layer, order)
+    genes, units = _lr_inputs.units(values.genes, present, adata.var_names)
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     apart = np.array(
         [not set(a.split(JOIN)) & set(b.split(JOIN)) for a, b in zip(present["ligand"], present["receptor"])]
@@ -174,13 +170,16 @@ def interactions(
     task = _Task(
         statistic, genes, xy, section, _lr_inputs.regions(adata, correlograms_by, order, FEWEST_IN_REGION), seed
     )
-    bases = {c: _lr_inputs.basis(adata, c, counts, order, section) for c in _candidates(adata, adjust, statistic)}
-    background = _lr_inputs.outside(by_gene, asked if asked is not None else _resource.everything(), adata.var_names)
+    bases = {
+        c: _lr_inputs.basis(adata, c, values.library, order, section) for c in _candidates(adata, adjust, statistic)
+    }
+    outside = _lr_inputs.outside(asked if asked is not None else _resource.everything(), adata.var_names)
+    background = values.genes[:, outside] if lr_stats[statistic].facts.get("background") else None
     where = tested["range"].map(reach.__getitem__).tolist() if len(tested) else []
     found, adjusted = task.calibrated(index, where, bases, background) if len(index) else (None, ())
     fake = None
     if found is not None and decoys and statistic == "spatial":
-        fake = task.decoys(index, reach["unknown"], bases[adjusted], background)
+        fake = task.decoys(index, reach["unknown"], bases[adjusted], values.genes, outside)
     table = _table(tested, found)
     lambda_ = surrogates.inflation(found.surrogates) if found is not None and found.surrogates is not None else np.nan
     lambda_decoy = float("nan") if fake is None else surrogates.inflation(fake)
@@ -246,7 +245,7 @@ class _Task:
         index: NDArray[np.intp],
         where: list[sparse.csr_matrix],
         bases: Bases,
-        background: sparse.csc_matrix,
+        background: sparse.csc_matrix | None,
     ) -> tuple[LRResult, tuple[str, ...]]:
         """The first of ``bases`` with which the test holds on surrogates, or the one with which it holds best;
         ``where`` the averages over neighbours of every pair."""
@@ -264,7 +263,7 @@ class _Task:
         index: NDArray[np.intp],
         where: list[sparse.csr_matrix],
         basis: Float | None,
-        background: sparse.csc_matrix,
+        background: sparse.csc_matrix | None,
     ) -> LRResult:
         """Pairs of one reach are tested together."""
         groups: dict[int, list[int]] = {}
@@ -291,25 +290,30 @@ class _Task:
         index: NDArray[np.intp],
         weights: sparse.csr_matrix,
         basis: Float | None,
-        background: sparse.csc_matrix,
+        background: sparse.csc_matrix | None,
         **options: Any,
     ) -> LRResult:
         card = lr_stats[self.statistic]
         if self.statistic == "spatial":
             options |= {"basis": basis, "part": self.part, "section": self.section if self.section.any() else None}
-        if card.facts.get("background"):
+        if background is not None:
             options["background"] = background
         return card.func(self.genes, index, weights, self.xy, seed=self.seed, **options)
 
     def decoys(
-        self, index: NDArray[np.intp], weights: sparse.csr_matrix, basis: Float | None, background: sparse.csc_matrix
+        self,
+        index: NDArray[np.intp],
+        weights: sparse.csr_matrix,
+        basis: Float | None,
+        everything: sparse.csc_matrix,
+        outside: NDArray[np.intp],
     ) -> Float | None:
         """p-values of pairs of genes that are in no pair."""
-        made = _self_check.decoys(self.genes, index, background, weights, self.seed)
+        made = _self_check.decoys(self.genes, index, everything, outside, weights, self.seed)
         if made is None:
             return None
         fake = replace(self, genes=made[0])
-        return np.asarray(fake._test(made[1], weights, basis, background, surrogates=False).pvalue)
+        return np.asarray(fake._test(made[1], weights, basis, None, surrogates=False).pvalue)
 
 
 def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: str) -> tuple[tuple[str, ...], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _adapt, _check
+from smeld.kernels import expression
 from smeld.kernels.graph import spatial_graph
 from smeld.lr import _resource
 from smeld.lr._resource import JOIN
@@ -70,10 +72,29 @@ def _capitalised(pairs: pd.DataFrame) -> pd.DataFrame:
     return made
 
 
-def outside(genes: sparse.csc_matrix, asked: pd.DataFrame, names: Any) -> sparse.csc_matrix:
-    """The genes that are in none of the pairs ``asked`` for."""
+@dataclass(frozen=True)
+class Expression:
+    """Log-normalised values CSC [n_obs, n_genes], float32, spots in canonical order, and the counts of every spot."""
+
+    genes: sparse.csc_matrix
+    library: Float
+
+
+def expressed(adata: Any, layer: str | None, order: NDArray[np.intp]) -> Expression:
+    """Values that look like logarithms already are taken as they are."""
+    counts = _adapt.counts(adata, layer)
+    library = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()[order]
+    logged = counts if _adapt.look_logged(counts) else expression.log_normalise(counts)
+    del counts  # each of these is as large as the section
+    logged = logged.astype(np.float32)
+    logged = logged[order]
+    return Expression(logged.tocsc(), library)
+
+
+def outside(asked: pd.DataFrame, names: Any) -> NDArray[np.intp]:
+    """Numbers of the genes that are in none of the pairs ``asked`` for."""
     taken = {g for column in ("ligand", "receptor") for name in asked[column] for g in name.split(JOIN)}
-    return genes[:, [i for i, name in enumerate(names) if name not in taken]]
+    return np.array([i for i, name in enumerate(names) if name not in taken], dtype=np.intp)
 
 
 def units(genes: sparse.csc_matrix, pairs: pd.DataFrame, names: Any) -> tuple[sparse.csc_matrix, dict[str, int]]:
@@ -112,7 +133,7 @@ def averages(xy: Float, radius_um: float | None, within_spot: bool) -> sparse.cs
 def basis(
     adata: Any,
     adjust: Sequence[str],
-    counts: sparse.csr_matrix,
+    library: Float,
     order: NDArray[np.intp],
     section: NDArray[np.intp],
 ) -> Float | None:
@@ -123,7 +144,7 @@ def basis(
     columns = [_indicators(section)]
     for name in adjust:
         if name == "library":
-            columns.append(np.log1p(np.asarray(counts.sum(axis=1), dtype=np.float64)).reshape(-1, 1))
+            columns.append(np.log1p(library).reshape(-1, 1))
             continue
         _check.require(adata.obs, name, "obs", "name a column of obs, or 'library'")
         columns.append(_indicators(_adapt.numbered(adata.obs[name])[0][order]))

@@ -19,7 +19,7 @@ N_DECOYS, N_DECOYS_OF_LARGE, LARGE, FEWEST_GENES = 300, 100, 20_000, 50
 #: genes of like abundance among which the one of likest smoothness is taken
 N_ALIKE = 10
 #: genes that are smoothed together
-BLOCK = 128
+BLOCK = 64
 #: points of a curve of p-values
 N_POINTS = 200
 
@@ -27,33 +27,36 @@ N_POINTS = 200
 def decoys(
     genes: sparse.csc_matrix,
     pairs: NDArray[np.intp],
-    background: sparse.csc_matrix,
+    everything: sparse.csc_matrix,
+    outside: NDArray[np.intp],
     weights: sparse.csr_matrix,
     seed: int,
 ) -> tuple[sparse.csc_matrix, NDArray[np.intp]] | None:
     """Pairs of genes that are in no pair, alike in mean, share of spots and smoothness to the genes of real pairs:
     (genes, pairs of their columns). None where too few genes are left.
 
-    Smoothness is the correlation with the neighbours and with their neighbours (two points of the correlogram).
+    ``everything`` [n_obs, n_genes] holds all genes, ``outside`` the numbers of those that are in no pair. Smoothness is
+    the correlation with the neighbours and with their neighbours (two points of the correlogram).
     """
-    seen = np.flatnonzero(np.diff(background.indptr) > 0)
+    seen = outside[np.diff(everything.indptr)[outside] > 0]
     if len(seen) < FEWEST_GENES:
         return None
     rng = np.random.default_rng(seed)
     most = N_DECOYS if genes.shape[0] <= LARGE else N_DECOYS_OF_LARGE
     chosen = pairs if len(pairs) <= most else pairs[np.sort(rng.choice(len(pairs), most, replace=False))]
     used, at = np.unique(chosen, return_inverse=True)
-    like, own = _abundance(background[:, seen]), _abundance(genes[:, used])
+    like, own = _abundance(everything)[seen], _abundance(genes[:, used])
     scale = np.maximum(like.std(axis=0), 1e-12)
     apart = (((own[:, None] - like[None]) / scale) ** 2).sum(axis=-1)
     near = np.argsort(apart, axis=1, kind="stable")[:, :N_ALIKE]
     candidates, where = np.unique(near, return_inverse=True)
-    smooth = _smoothness(background[:, seen[candidates]], weights)[where.reshape(near.shape)]
-    off = ((smooth - _smoothness(genes[:, used], weights)[:, None]) ** 2).sum(axis=-1)
+    smooth = _smoothness(everything, seen[candidates], weights)[where.reshape(near.shape)]
+    off = ((smooth - _smoothness(genes, used, weights)[:, None]) ** 2).sum(axis=-1)
     best = near[np.arange(len(used)), np.argmin(off, axis=1)]
     made = best[at.reshape(chosen.shape)]
     made = made[made[:, 0] != made[:, 1]]
-    return (background[:, seen], made) if len(made) else None
+    taken, at = np.unique(made, return_inverse=True)
+    return (everything[:, seen[taken]], at.reshape(made.shape)) if len(made) else None
 
 
 def _abundance(genes: sparse.csc_matrix) -> Float:
@@ -62,11 +65,11 @@ def _abundance(genes: sparse.csc_matrix) -> Float:
     return np.stack([np.log(mean + 1e-6), np.diff(genes.indptr) / genes.shape[0]], axis=1)
 
 
-def _smoothness(genes: sparse.csc_matrix, weights: sparse.csr_matrix) -> Float:
-    """Correlation with the mean of the neighbours, and with that of theirs, [n_genes, 2]."""
-    out = np.zeros((genes.shape[1], 2))
-    for start in range(0, genes.shape[1], BLOCK):
-        x = genes[:, start : start + BLOCK].toarray()
+def _smoothness(genes: sparse.csc_matrix, columns: NDArray[np.intp], weights: sparse.csr_matrix) -> Float:
+    """Correlation with the mean of the neighbours, and with that of theirs, [n_columns, 2]."""
+    out = np.zeros((len(columns), 2))
+    for start in range(0, len(columns), BLOCK):
+        x = genes[:, columns[start : start + BLOCK]].toarray()
         x -= x.mean(axis=0)
         square = (x**2).sum(axis=0)
         around = x
