@@ -128,7 +128,7 @@ TABLES: dict[str, tuple[str, str]] = {
     "matched": (
         "stLearn's ligand-receptor test: `matched` beside stLearn",
         "The same values, pairs and neighbours, two threads each; seconds a pair: smeld's of a run of 300 pairs with "
-        "all that it prepares, stLearn's without what it prepares. p by spot, not adjusted, where the score is above 0.",
+        "all that it prepares, stLearn's without what it prepares. p by spot, not adjusted, where the score exceeds 0.",
     ),
     "lr_peers": (
         "Ligand-receptor pairs beside LIANA+",

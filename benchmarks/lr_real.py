@@ -11,7 +11,7 @@ import interactions as generator
 import numpy as np
 from _datasets import SECTIONS
 
-NAMES = ("dlpfc_151673", "dlpfc_151674", "her2st_A1", "her2st_B1", "her2st_D1", "her2st_G2", "breast_blockA")
+NAMES = ("dlpfc_151673", "dlpfc_151674", "her2st_A1", "her2st_B1", "her2st_D1", "her2st_G2", "breast_block_a")
 ADJUSTED: tuple[tuple[str, ...], ...] = ((), ("library",), ("library", "domain"))
 #: independent pairs for local calls, by range, and significant spots that are too many
 N_LOCAL, TOO_MANY = 1000, 10
@@ -66,7 +66,8 @@ def _local() -> list[dict[str, Any]]:
             {
                 "cells": len(xy), "range": width, "pairs": len(spots),
                 f"{TOO_MANY} significant spots or more": float((spots >= TOO_MANY).mean()),
-                "any significant spot": float((spots > 0).mean()), "q <= .05": float((found.table["qvalue"] <= 0.05).mean()),
+                "any significant spot": float((spots > 0).mean()),
+                "q <= .05": float((found.table["qvalue"] <= 0.05).mean()),
             }
         )  # fmt: skip
     return rows
