@@ -132,7 +132,7 @@ def interactions(
     pairs, surrogates and decoys against those expected); ``obsm["interactions_score"]`` CSR [n_obs, k], receptor times
     ligand around it for the table's first k rows, the significant pairs, at most 200;
     ``obsm["interactions_local"]`` CSR [n_obs, n_significant], the same in the spots that are significant (FDR over
-    selected pairs by Benjamini & Bogomolov 2014), 0 elsewhere.
+    selected pairs by Benjamini & Bogomolov 2014), 0 elsewhere; neighbours in ``obsp`` where there were none.
 
     Raises
     ------
@@ -194,11 +194,11 @@ def interactions(
         for kind, values in (("local", calls), ("score", score)):
             if values.shape[1]:
                 adata.obsm[f"{key_added}_{kind}"] = values[np.argsort(order)].tocsr()
+    _links.store(adata, xy, section, order)
     adata.uns[key_added] = table
     sets = {"pairs": table["pvalue"].to_numpy(), "surrogates": found.surrogates if found else None, "decoys": fake}
     adata.uns[f"{key_added}_qq"] = _self_check.curves(sets)
-    n_missing, n_same = n_asked - len(present), int((~apart).sum())
-    n_rare = int((apart & ~kept).sum())
+    n_missing, n_same, n_rare = n_asked - len(present), int((~apart).sum()), int((apart & ~kept).sum())
     params = {
         "statistic": statistic, "radius_um": radius_um, "within_spot": within_spot, "barrier": barrier,
         "adjust": list(adjusted), "correlograms_by": correlograms_by, "local": local, "min_spots": min_spots,

@@ -51,6 +51,14 @@ def links(
     return out
 
 
+def store(adata: Any, xy: Float, section: NDArray[np.intp], order: NDArray[np.intp]) -> None:
+    """The default neighbours in obsp where the section has none, for plots and other packages."""
+    if _keys.CONNECTIVITIES not in adata.obsp:
+        graph, back = _graph(xy, section, None), np.argsort(order)
+        adata.obsp[_keys.CONNECTIVITIES] = graph.connectivities[back][:, back]
+        adata.obsp[_keys.DISTANCES] = graph.distances[back][:, back]
+
+
 def _radii(radius_um: Radius) -> dict[str, float | None]:
     """Micrometres by range; None is the default graph."""
     if radius_um is None or isinstance(radius_um, int | float):
