@@ -32,8 +32,11 @@ def test_the_statistic_is_that_of_the_formula() -> None:
     for i in range(3):
         c = ax[i] @ made.leak @ ay[i]
         rows = [
-            [crosscov.cross_correlograms(made.where, [a[[i]], b[[i]]], [(0, 1)])[0, 0] for a, b in pairs]
-            for pairs in (((fx, fx), (fx, x), (x, x)), ((beside, beside), (beside, y), (y, y)))
+            [
+                crosscov.cross_correlograms(where, [a[[i]], b[[i]]], [(0, 1)])[0, 0]
+                for where, a, b in zip((made.where, made.whole, made.whole), (f, f, p), (f, p, p))
+            ]
+            for f, p in ((fx, x), (beside, y))
         ]
         first, second = rows
         variance = first[0] @ second[0] - 2 * c * first[1] @ second[1] + c**2 * first[2] @ second[2]

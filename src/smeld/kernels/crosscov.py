@@ -81,15 +81,33 @@ def lags(xy_um: Float, part: NDArray[np.intp] | None = None, *, half: bool = Fal
     bins[far] = beyond
     n_bins = int(bins.max()) + 1
     order = np.argsort(pixel, kind="stable")
-    near_pairs = _near(at[order], near[order] / pixel_um, n_bins, None if part is None else part[order])
-    made = Lags(pixel, order, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), near_pairs, part)
-    pairs = _products(made, [np.ones((1, len(xy_um)))], [(0, 0)])[0, 0]
+    near_pairs = _near(at[order], near[order] / pixel_um, n_bins)
+    made = Lags(pixel, order, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), near_pairs)
+    made = replace(made, n_pairs=_counted(made))
     if far.any():
-        pairs[beyond :: n_bins + N_FINE] = 0.0
-    return replace(made, n_pairs=np.maximum(np.rint(pairs), 0.0))
+        made.n_pairs[beyond] = 0.0
+    return apart(made, part)
 
 
-def _near(at: NDArray[np.intp], xy: Float, n_bins: int, part: NDArray[np.intp] | None) -> NDArray[np.intp]:
+def apart(made: Lags, part: NDArray[np.intp] | None) -> Lags:
+    """The same bins for pairs across ``part`` (int [n_obs] from 0 on) and within each; the same where it is None."""
+    if part is None:
+        return made
+    n_bins = int(made.bin.max()) + 1 + N_FINE
+    first, second = (part[made.order][made.near[:, k]] for k in (0, 1))
+    shift = (np.where(first == second, first + 1, 0) * n_bins).astype(np.intp)
+    near = np.ascontiguousarray(made.near + np.stack([0 * shift, 0 * shift, shift, shift], axis=1))
+    divided = replace(made, near=near, part=part)
+    counts = np.tile(made.n_pairs > 0, int(part.max()) + 2)
+    return replace(divided, n_pairs=_counted(divided) * counts)
+
+
+def _counted(made: Lags) -> Float:
+    """Ordered pairs of different spots by bin."""
+    return np.asarray(np.maximum(np.rint(_products(made, [np.ones((1, made.n_obs))], [(0, 0)])[0, 0]), 0.0))
+
+
+def _near(at: NDArray[np.intp], xy: Float, n_bins: int) -> NDArray[np.intp]:
     """Pairs of spots less than ``NEAR`` spacings apart, positions ``xy`` and pixels ``at`` [n_obs, 2] in spacings."""
     tree = cKDTree(xy)
     if tree.count_neighbors(tree, NEAR) > MOST_NEAR * len(xy):
@@ -97,9 +115,7 @@ def _near(at: NDArray[np.intp], xy: Float, n_bins: int, part: NDArray[np.intp] |
     i, j = np.ascontiguousarray(tree.query_pairs(NEAR, output_type="ndarray").T)
     fine = np.minimum(np.rint(np.hypot(*(xy[i] - xy[j]).T) * PER_SPACING), NEAR * PER_SPACING).astype(np.intp)
     coarse = np.rint(np.hypot(*(at[i] - at[j]).T)).astype(np.intp)
-    first = np.zeros(len(i), dtype=np.intp) if part is None else np.where(part[i] == part[j], part[i] + 1, 0)
-    first *= n_bins + N_FINE
-    pairs = np.stack([i, j, first + n_bins + fine, first + coarse], axis=1)
+    pairs = np.stack([i, j, n_bins + fine, coarse], axis=1)
     return np.ascontiguousarray(pairs[np.lexsort((j, i))])
 
 

@@ -25,19 +25,23 @@ Float = NDArray[np.float64]
 #: fields by number, centred, float64 [n, n_obs]
 Fields = Callable[[NDArray[np.intp]], Float]
 
-#: sections of up to so many spots have their edge apart: spots where the Gaussian of this number sees less than this
-#: share of what it sees inside; not with fewer spots than this
-ZONED, EDGE_WIDTH, EDGE_COVERED, FEWEST = 20_000, 2, 0.7, 100
-#: of the two fields of a side (filtered, plain) these are correlated
-WANTED = [(0, 0), (0, 1), (1, 1)]
+#: the edge of a section is where the widest Gaussian of at most this share of its shorter side sees less than this share
+#: of what it sees inside; it is kept apart where it and the inside have this many spots
+EDGE_WIDTH, EDGE_COVERED, FEWEST = 1 / 12, 0.7, 100
+#: spots beyond which lags of more than half the section do not count
+WHOLE = 20_000
+#: of the two fields of a side (filtered, plain) these are correlated, too
+MIXED = [(0, 1), (1, 1)]
 
 
 @dataclass(frozen=True)
 class Section:
-    """What tests of a section share: its bins, its filter, the averages over neighbours, c's matrix (0 where the spot
-    itself counts as a neighbour), and by ring of frequency the power that averaging leaves, times the root of waves."""
+    """What tests of a section share: its bins, with and without regions apart, its filter, the averages over
+    neighbours, c's matrix (0 where the spot itself counts as a neighbour), and by ring of frequency the power that
+    averaging leaves."""
 
     where: crosscov.Lags
+    whole: crosscov.Lags
     filter: whitening.Whitener
     weights: sparse.csr_matrix
     leak: Float
@@ -46,24 +50,26 @@ class Section:
 
 @dataclass(frozen=True)
 class Side:
-    """Fields of one side: ``filtered`` and ``plain`` [n, n_obs], the filter's ``weights`` [n, 1 + n_widths], the three
-    correlograms [n, 3, 1 + n_bins], and the power of ``filtered`` by ring of frequency [n, n_rings]."""
+    """Fields of one side: ``filtered`` and ``plain`` [n, n_obs], the filter's ``weights`` [n, 1 + n_widths], the
+    correlogram of ``filtered`` [n, 1 + n_bins], with regions apart, those of ``MIXED`` [n, 2, 1 + n_bins] without, and
+    the power of ``filtered`` by ring of frequency [n, n_rings]."""
 
     filtered: NDArray[np.floating]
     plain: NDArray[np.floating]
     weights: Float
-    correlograms: Float
+    correlogram: Float
+    mixed: Float
     power: Float
 
 
 def section(xy_um: Float, weights: sparse.csr_matrix, part: NDArray[np.intp] | None = None) -> Section:
     """``xy_um`` [n_obs, 2]; row i of ``weights`` averages over the neighbours of i; ``part`` as in ``crosscov``, by
     default the section's edge and its inside."""
-    made = whitening.whitener(crosscov.lags(xy_um, part, half=len(xy_um) > ZONED))
-    if part is None and len(xy_um) <= ZONED:
-        made = replace(made, where=crosscov.lags(xy_um, _edge(made)))
+    whole = crosscov.lags(xy_um, half=len(xy_um) > WHOLE)
+    made = whitening.whitener(whole)
+    where = crosscov.apart(whole, _edge(made) if part is None else part)
     leak = whitening.leaks(made, weights) * (not weights.diagonal().any())
-    return Section(made.where, made, weights, leak, whitening.passed_by(made, weights) ** 2)
+    return Section(where, whole, made, weights, leak, whitening.passed_by(made, weights) ** 2)
 
 
 def _edge(made: whitening.Whitener) -> NDArray[np.intp] | None:
@@ -72,7 +78,8 @@ def _edge(made: whitening.Whitener) -> NDArray[np.intp] | None:
     Near the edge means are taken over fewer spots, so that filtered fields vary more there, all alike: with edge and
     inside taken for one, the variance comes out up to a tenth too small.
     """
-    coverage = made.coverages[min(EDGE_WIDTH, len(made.coverages) - 1)][made.where.pixel]
+    number = max(sum(w <= EDGE_WIDTH * made.side for w in made.widths) - 1, 0)
+    coverage = made.coverages[number][made.where.pixel]
     edge = coverage < EDGE_COVERED * np.quantile(coverage, 0.9)
     return edge.astype(np.intp) if min(edge.sum(), (~edge).sum()) >= FEWEST else None
 
@@ -98,7 +105,15 @@ def ligands(made: Section, fields: Float) -> Side:
 
 
 def _side(made: Section, filtered: Float, plain: Float, weights: Float, power: Float) -> Side:
-    return Side(filtered, plain, weights, crosscov.cross_correlograms(made.where, [filtered, plain], WANTED), power)
+    return sided(made.where, made.whole, filtered, plain, weights, power)
+
+
+def sided(
+    where: crosscov.Lags, whole: crosscov.Lags, filtered: Float, plain: Float, weights: Float, power: Float
+) -> Side:
+    """The side of maps, with its correlograms."""
+    own = crosscov.cross_correlograms(where, [filtered], [(0, 0)])[:, 0]
+    return Side(filtered, plain, weights, own, crosscov.cross_correlograms(whole, [filtered, plain], MIXED), power)
 
 
 def together(sides: list[Side]) -> Side:
@@ -128,15 +143,15 @@ def compare(
     The variance is a sum over waves of powers that are each known from one wave: its degrees of freedom are those of
     Satterthwaite, (sum P_x P_y)^2 / sum (P_x P_y)^2.
     """
-    first, second = own.correlograms[at[0]], beside.correlograms[at[1]]
+    first, second = own.correlogram[at[0]], beside.correlogram[at[1]]
     waves, power = whitening.modes(made.filter), own.power[at[0]] * beside.power[at[1]]
     with one_thread():
         c = ((own.weights @ made.leak)[at[0]] * beside.weights[at[1]]).sum(axis=1)
         freedom = (power @ waves) ** 2 / np.maximum(power**2 @ waves, 1e-300)
-    parts = (first * second).sum(axis=-1)
-    variance = parts[:, 0] - 2 * c * parts[:, 1] + c**2 * parts[:, 2]
+    mixed = (own.mixed[at[0]] * beside.mixed[at[1]]).sum(axis=-1)
+    variance = (first * second).sum(axis=-1) - 2 * c * mixed[:, 0] + c**2 * mixed[:, 1]
     n_obs = own.filtered.shape[1]
-    return crosscov.judged(cross - c * zero, variance, first[:, 0, 0] * second[:, 0, 0] * n_obs, n_obs, freedom)
+    return crosscov.judged(cross - c * zero, variance, first[:, 0] * second[:, 0] * n_obs, n_obs, freedom)
 
 
 def test(made: Section, fields: Fields, pairs: NDArray[np.intp]) -> crosscov.Test:
@@ -157,7 +172,7 @@ def _tested(
     at_right: NDArray[np.intp],
 ) -> crosscov.Test:
     own = _kept(made, fields, right)
-    length = np.sqrt(own.correlograms[:, 2, 0] * np.sqrt(made.where.n_obs))  # of the maps as they are
+    length = np.sqrt(own.mixed[:, 1, 0] * np.sqrt(made.where.n_obs))  # of the maps as they are
     effect, z, p, n = (np.zeros(len(at_left)) for _ in range(4))
     for rows in track(list(_blocks(made, len(left))), "pairs of ligand and receptor"):
         block = ligands(made, fields(left[rows]))

@@ -70,11 +70,11 @@ def pvalues(
         if inside.sum() < max(LEAST_INSIDE * len(xy_um), 3):
             continue
         right, left = (np.take(s, np.arange(i * each, i * each + min(each, len(s))), mode="wrap") for s in sides)
-        part = None if made.where.part is None else made.where.part[rows]
-        where = crosscov.lags(xy_um[rows], part, half=len(xy_um) > pairtest.ZONED)
-        own = _kept(where, pairtest.receptors(made, fields(right)), nearest[rows])
-        beside = _kept(where, pairtest.ligands(made, fields(left)), rows)
-        varies = (own.correlograms[:, 0, 0] > 0)[:, None] & (beside.correlograms[:, 0, 0] > 0)
+        whole = crosscov.lags(xy_um[rows], half=len(xy_um) > pairtest.WHOLE)
+        where = crosscov.apart(whole, None if made.where.part is None else made.where.part[rows])
+        own = _kept(where, whole, pairtest.receptors(made, fields(right)), nearest[rows])
+        beside = _kept(where, whole, pairtest.ligands(made, fields(left)), rows)
+        varies = (own.correlogram[:, 0] > 0)[:, None] & (beside.correlogram[:, 0] > 0)
         with one_thread():
             cross, zero = own.filtered @ beside.filtered.T, own.plain @ beside.plain.T
         at = np.nonzero(varies)
@@ -82,16 +82,10 @@ def pvalues(
     return np.concatenate(out) if out else np.zeros(0)
 
 
-def _kept(where: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:
+def _kept(where: crosscov.Lags, whole: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:
     """The side on some spots."""
     filtered, plain = (f[:, rows] - f[:, rows].mean(axis=1, keepdims=True) for f in (side.filtered, side.plain))
-    return Side(
-        filtered,
-        plain,
-        side.weights,
-        crosscov.cross_correlograms(where, [filtered, plain], pairtest.WANTED),
-        side.power,
-    )
+    return pairtest.sided(where, whole, filtered, plain, side.weights, side.power)
 
 
 def inflation(pvalue: Float) -> float:

@@ -24,8 +24,9 @@ from smeld.kernels.crosscov import Lags
 
 Float = NDArray[np.float64]
 
-#: widths of the Gaussians, spacings; those used are at most this share of the shorter side
-WIDTHS, WIDEST = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 0.4
+#: widths of the Gaussians, spacings; those used are at most this share of the shorter side. With wider ones fields of
+#: long range vary more near the edge of large sections, and more independent ones pass
+WIDTHS, WIDEST = (1.0, 2.0, 4.0, 8.0, 16.0), 0.4
 #: coverage at which the mean of a pixel without spots is half believed
 COVERED = 0.1
 #: rings of frequency, evenly spaced in the logarithm, and how far, in rings, the spectrum is smoothed over them
@@ -44,13 +45,15 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Whitener:
-    """What does not depend on the field: ``where`` the raster; ``count`` spots by pixel; the Gaussians' transforms and
-    what they find of spots (``coverages``); the ``ring`` of every frequency and the rings' sizes; ``response``
+    """What does not depend on the field: ``where`` the raster; ``side`` pixels of the section's shorter side; ``count``
+    spots by pixel; the Gaussians' ``widths`` and transforms, and what they find of spots (``coverages``); the ``ring`` of every frequency and the rings' sizes; ``response``
     [n_rings, 1 + n_widths] of the field itself and of its means; ``noise`` [n_rings] the power that unit noise at the
     spots has on this raster, and ``error`` the relative standard error of the power in a ring."""
 
     where: Lags
+    side: int
     count: Float
+    widths: tuple[float, ...]
     gaussians: tuple[Float, ...]
     coverages: tuple[Float, ...]
     ring: NDArray[np.intp]
@@ -86,7 +89,7 @@ def whitener(where: Lags) -> Whitener:
     error = np.sqrt((smoothing**2 / modes).sum(axis=1))
     response = np.stack([np.ones(N_RINGS), *(np.exp(-2 * np.pi**2 * w**2 * mean**2) for w in widths)], axis=1)
     bare = Whitener(
-        where, count, gaussians, coverages, np.asarray(ring, dtype=np.intp), size, mean, smoothing, response,
+        where, side, count, tuple(widths), gaussians, coverages, np.asarray(ring, dtype=np.intp), size, mean, smoothing, response,
         np.ones(N_RINGS), error,
     )  # fmt: skip
     noise = np.concatenate([_power(bare, _means(bare, block)[1]) for block in _probes(bare)]).mean(axis=0)
