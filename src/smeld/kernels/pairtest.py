@@ -25,8 +25,8 @@ Float = NDArray[np.float64]
 #: fields by number, centred, float64 [n, n_obs]
 Fields = Callable[[NDArray[np.intp]], Float]
 
-#: the edge of a section is where the widest Gaussian of at most this share of its shorter side sees less than this share
-#: of what it sees inside; it is kept apart where it and the inside have this many spots
+#: the edge of a section is where the widest Gaussian of at most this share of its shorter side sees less than the next
+#: share of what it sees inside; it is kept apart where it and the inside have this many spots
 EDGE_WIDTH, EDGE_COVERED, FEWEST = 1 / 12, 0.7, 100
 #: spots beyond which lags of more than half the section do not count
 WHOLE = 20_000

@@ -46,9 +46,10 @@ RIDGE = 1e-4
 @dataclass(frozen=True)
 class Whitener:
     """What does not depend on the field: ``where`` the raster; ``side`` pixels of the section's shorter side; ``count``
-    spots by pixel; the Gaussians' ``widths`` and transforms, and what they find of spots (``coverages``); the ``ring`` of every frequency and the rings' sizes; ``response``
-    [n_rings, 1 + n_widths] of the field itself and of its means; ``noise`` [n_rings] the power that unit noise at the
-    spots has on this raster, and ``error`` the relative standard error of the power in a ring."""
+    spots by pixel; the Gaussians' ``widths`` and transforms, and what they find of spots (``coverages``); the ``ring``
+    of every frequency and the rings' sizes; ``response`` [n_rings, 1 + n_widths] of the field itself and of its means;
+    ``noise`` [n_rings] the power that unit noise at the spots has on this raster, and ``error`` the relative standard
+    error of the power in a ring."""
 
     where: Lags
     side: int
@@ -89,8 +90,8 @@ def whitener(where: Lags) -> Whitener:
     error = np.sqrt((smoothing**2 / modes).sum(axis=1))
     response = np.stack([np.ones(N_RINGS), *(np.exp(-2 * np.pi**2 * w**2 * mean**2) for w in widths)], axis=1)
     bare = Whitener(
-        where, side, count, tuple(widths), gaussians, coverages, np.asarray(ring, dtype=np.intp), size, mean, smoothing, response,
-        np.ones(N_RINGS), error,
+        where, side, count, tuple(widths), gaussians, coverages, np.asarray(ring, dtype=np.intp), size, mean, smoothing,
+        response, np.ones(N_RINGS), error,
     )  # fmt: skip
     noise = np.concatenate([_power(bare, _means(bare, block)[1]) for block in _probes(bare)]).mean(axis=0)
     return replace(bare, noise=np.where(size > 0, np.maximum(noise, 1e-12), 1.0))
