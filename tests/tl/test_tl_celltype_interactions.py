@@ -96,10 +96,12 @@ def test_pairs_and_neighbours_are_those_of_the_interactions() -> None:
 
 
 @pytest.mark.parametrize("radius_um", [{"secreted": 100.0, "contact": 20.0}, "range"])
-def test_a_recorded_radius_that_is_no_number_is_refused(radius_um: object) -> None:
+def test_reach_by_range_gives_way_to_the_nearest_neighbours(radius_um: object) -> None:
     adata = stored(section(), PAIRS[:1], radius_um=radius_um)
-    with pytest.raises(sm.InputError, match="give radius_um="):
-        sm.tl.celltype_interactions(adata)
+    with pytest.warns(sm.SmeldWarning, match="reach differently far"):
+        found = sm.tl.celltype_interactions(adata).table
+    plain = sm.tl.celltype_interactions(stored(section(), PAIRS[:1])).table
+    pd.testing.assert_frame_equal(found, plain)
     assert len(sm.tl.celltype_interactions(adata, radius_um=15.0).table)
 
 

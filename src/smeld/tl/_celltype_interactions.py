@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ def celltype_interactions(
         takes. Genes are named as in the section.
     radius_um
         Neighbours are all cells within this distance, micrometres. None: as ``sm.tl.interactions`` was run (barriers
-        are left out); without its record one ring of a lattice, else the 10 nearest.
+        are left out); without its record, or where reach differs by range, one ring of a lattice, else the 10 nearest.
     within_spot
         The spot itself counts as one neighbour more: for spots that hold many cells. None: as ``radius_um``.
     min_cells
@@ -192,25 +191,18 @@ def _neighbourhood(
 ) -> tuple[float | None, bool]:
     """What was given, else what the record of ``key`` says, else the default graph."""
     params = _recorded(adata, key, "params")
-    if radius_um is None:
-        stored = params.get("radius_um", "none")
-        if isinstance(stored, Mapping) or np.ndim(stored) > 0:
-            raise _check.problem(
-                f"the pairs in uns[{key!r}] have several radii", found=str(stored), cure="give radius_um= (micrometres)"
+    if radius_um is None and params.get("radius_um", "none") != "none":
+        stored = params["radius_um"]
+        if isinstance(stored, int | float | np.number):
+            radius_um = float(stored)
+        else:
+            _check.warn(
+                f"the pairs in uns[{key!r}] reach differently far by range; for cell types the nearest neighbours are "
+                "taken. Give radius_um= (micrometres) for another distance.",
+                adata,
+                stacklevel=4,
             )
-        radius_um = None if stored == "none" else _radius(stored, key)
     return radius_um, bool(params.get("within_spot", False)) if within_spot is None else within_spot
-
-
-def _radius(stored: Any, key: str) -> float:
-    try:
-        return float(stored)
-    except (TypeError, ValueError) as error:
-        raise _check.problem(
-            f"the radius recorded for uns[{key!r}] is no number",
-            found=str(stored),
-            cure="give radius_um= (micrometres)",
-        ) from error
 
 
 def _types(adata: Any, groups: str) -> tuple[Float, list[str]]:
