@@ -16,6 +16,11 @@ from smeld import _report_pairs
 def section():
     adata = sm.datasets.simulate(900, 120, seed=3, image=False)
     names = adata.var_names
+    rng = np.random.default_rng(0)
+    x, y = adata.obsm["spatial_um"].T // 350
+    counts = adata.X.toarray()
+    counts[:, :2] = rng.poisson(0.2 + 4.0 * ((x + 2 * y) % 5 == 0)[:, None], (adata.n_obs, 2))  # lie together
+    adata.X = counts
     sm.tl.interactions(adata, [(names[i], names[i + 1]) for i in range(0, 60, 2)], adjust=())
     sm.tl.celltype_interactions(adata, "truth_domain")
     return adata
@@ -50,7 +55,7 @@ def test_what_is_not_there_is_said(section, tmp_path: Path) -> None:
 
 def test_a_lambda_out_of_range_is_a_warning_in_words(section) -> None:
     other = section.copy()
-    other.uns["smeld"]["interactions"]["params"]["lambda_surrogate"] = 1.8
+    other.uns["smeld"]["interactions"]["params"] |= {"lambda_surrogate": 1.8, "lambda_holds": False}
     assert any("does not hold" in line for line in _report_pairs.content(other)["lines"])
 
 

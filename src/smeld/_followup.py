@@ -30,7 +30,7 @@ class PairSettings:
     radius_um: float | None = None
     within_spot: bool = False
     barrier: str | None = None
-    adjust: tuple[str, ...] = ()
+    adjust: str = "auto"
     batch_key: str | None = None
     organism: str = "auto"
     seed: int = 0
@@ -49,7 +49,7 @@ def interactions(
         )
     say("reading")
     adata = io.read(stored, "h5ad")
-    table = None if settings.pairs is None else _table(Path(settings.pairs))
+    table = None if settings.pairs is None else _table(Path(settings.pairs), adata.var_names)
     with replacing_folder(out, known=WRITTEN, marker=SETTINGS) as temporary:
         _test(adata, table, settings, say)
         say("writing tables, figures and report")
@@ -57,12 +57,24 @@ def interactions(
     return out / pipeline.REPORT
 
 
-def _table(path: Path) -> Any:
+def _adjusted(said: str) -> Any:
+    """ "auto", nothing ("none"), or names with commas between."""
+    names = [name.strip() for name in said.split(",") if name.strip()]
+    return "auto" if names == ["auto"] else () if names in (["none"], []) else names
+
+
+def _table(path: Path, genes: Any) -> Any:
+    """A table of pairs; without a header its first row is one, too."""
+    import csv
+
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep=None, engine="python", keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
+        table = pd.read_csv(path, sep=None, engine="python", keep_default_na=False)
+        if set(table.columns[:2].astype(str)) <= set(genes):
+            table = pd.read_csv(path, sep=None, engine="python", keep_default_na=False, header=None)
+        return table
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, csv.Error, ValueError) as error:
         raise _check.problem(
             f"the pairs in {path.name} cannot be read",
             found=str(error)[:120],
@@ -79,7 +91,7 @@ def _test(adata: AnnData, table: Any, settings: PairSettings, say: Callable[[str
         radius_um=settings.radius_um,
         within_spot=settings.within_spot,
         barrier=settings.barrier,
-        adjust=settings.adjust or "auto",
+        adjust=_adjusted(settings.adjust),
         batch_key=settings.batch_key,
         organism=settings.organism,
         seed=settings.seed,
@@ -104,8 +116,7 @@ def _write(adata: AnnData, folder: Path, settings: PairSettings, stored: Path) -
             )
     save_figures(adata, folder / pipeline.FIGURES)
     report(adata, folder / pipeline.REPORT, title=stored.name)
-    given = {k: v for k, v in vars(settings).items() if v not in (None, (), {}, False)}
-    given = {k: ",".join(v) if isinstance(v, tuple) else v for k, v in given.items()}
+    given = {k: v for k, v in vars(settings).items() if v not in (None, False)}
     inputs = {stored.name: pipeline.file_hash(stored)}
     record = {"interactions": given, "versions": pipeline.versions(), "inputs": inputs}
     (folder / SETTINGS).write_text(pipeline.to_toml(record), encoding="utf-8")

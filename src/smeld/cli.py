@@ -195,7 +195,7 @@ def interactions_command(
         str | None, typer.Option(help="sme: weaken links where the fused weights say that tissue changes.")
     ] = None,
     adjust: Annotated[
-        str, typer.Option(help="What to regress out, commas between: library and columns of obs; or auto.")
+        str, typer.Option(help="What to regress out, commas between: library and columns of obs; none; or auto.")
     ] = "auto",
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
     organism: Annotated[str, typer.Option(help="human, mouse, or auto.")] = "auto",
@@ -215,7 +215,7 @@ def interactions_command(
         radius_um=radius_um,
         within_spot=within_spot,
         barrier=barrier,
-        adjust=() if adjust == "auto" else tuple(name.strip() for name in adjust.split(",") if name.strip()),
+        adjust=adjust,
         batch_key=batch_key,
         organism=organism,
         seed=seed,

@@ -70,7 +70,7 @@ def _bins_written_out(xy: Float, where: crosscov.Lags, part: NDArray[np.intp] | 
     """A number for the bin of every pair: by distance, near pairs finer, pairs within each part apart."""
     row, column = where.pixel // where.shape[1], where.pixel % where.shape[1]
     label = np.rint(np.hypot(row[:, None] - row, column[:, None] - column)).astype(int)
-    exact = np.linalg.norm(xy[:, None] - xy[None], axis=-1) / crosscov._spacing(xy)
+    exact = np.linalg.norm(xy[:, None] - xy[None], axis=-1) / crosscov.spacing(xy)
     near = exact < crosscov.NEAR
     label[near] = 1000 + np.rint(exact[near] * crosscov.PER_SPACING).astype(int)
     if part is not None:
@@ -130,8 +130,8 @@ def test_a_handful_of_spots_and_coinciding_ones(n: int) -> None:
 
 def test_the_spacing_is_that_of_the_area_a_spot_has() -> None:
     rng = np.random.default_rng(0)
-    assert crosscov._spacing(positions(20, jitter=0.0)) == pytest.approx(50, rel=0.01)
-    assert crosscov._spacing(rng.uniform(0, 1000, (2000, 2))) == pytest.approx(1000 / np.sqrt(2000), rel=0.15)
+    assert crosscov.spacing(positions(20, jitter=0.0)) == pytest.approx(50, rel=0.01)
+    assert crosscov.spacing(rng.uniform(0, 1000, (2000, 2))) == pytest.approx(1000 / np.sqrt(2000), rel=0.15)
 
 
 def test_fields_that_do_not_vary_are_never_significant() -> None:

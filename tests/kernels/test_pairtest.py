@@ -97,3 +97,20 @@ def test_a_test_of_many_pairs_is_that_of_each() -> None:
     whole = pairtest.test(made, lambda c: fields[c], pairs)
     one = np.concatenate([pairtest.test(made, lambda c: fields[c], pairs[[i]]).pvalue for i in range(5)])
     assert whole.pvalue == pytest.approx(one, rel=1e-5)
+
+
+def test_the_bits_do_not_depend_on_the_number_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of fields are shared out over as many threads."""
+    rng = np.random.default_rng(6)
+    xy = positions(60)
+    fields = rng.normal(size=(24, 3600))
+    fields -= fields.mean(axis=1, keepdims=True)
+    pairs = np.arange(24).reshape(12, 2)
+    monkeypatch.setattr(crosscov, "WORTH_SHARES", 1)
+    made = pairtest.section(xy, averages(xy))
+    found = []
+    for n in (1, 2, 3, 8, 16):
+        monkeypatch.setattr(crosscov.os, "cpu_count", lambda n=n: n)
+        found.append(pairtest.test(made, lambda c: fields[c], pairs))
+    for other in found[1:]:
+        assert np.array_equal(other.pvalue, found[0].pvalue) and np.array_equal(other.zscore, found[0].zscore)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy import sparse
 
 from smeld.kernels import pairtest, surrogates
@@ -57,3 +58,20 @@ def test_sections_are_turned_one_by_one() -> None:
     section = np.repeat([0, 1], len(xy))
     for nearest, inside in surrogates.turns(both, 4, np.random.default_rng(0), section):
         assert (section[nearest] == section).all() and inside.mean() > 0.6
+
+
+def test_a_long_strip_is_turned_over_and_a_stray_spot_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    strip = np.c_[rng.uniform(0, 30_000, 900), rng.uniform(0, 500, 900)] @ np.array([[0.8, 0.6], [-0.6, 0.8]])
+    whole, _ = _section(20)
+    for xy in (strip, np.vstack([whole, [[40_000.0, 0.0]]])):
+        for _, inside in surrogates.turns(xy, 6, np.random.default_rng(1)):
+            assert inside.mean() > 0.3
+
+
+def test_the_error_of_lambda_is_about_its_spread() -> None:
+    rng = np.random.default_rng(0)
+    many = [rng.uniform(size=(16, 81)) for _ in range(60)]
+    spread = np.std([surrogates.inflation(p) for p in many])
+    assert np.mean([surrogates.standard_error(p) for p in many]) == pytest.approx(spread, rel=0.4)
+    assert np.isnan(surrogates.standard_error(many[0][:1])) and np.isnan(surrogates.inflation(np.zeros((0, 0))))

@@ -66,10 +66,11 @@ def lags(xy_um: Float, part: NDArray[np.intp] | None = None, *, half: bool = Fal
     stray cell would else take all the raster. With ``half`` lags of more than half the section's width or height do not
     count, for which a smaller raster will do.
     """
-    pixel_um = _spacing(xy_um)
+    pixel_um = spacing(xy_um)
     near = np.stack([_without_gaps(x, LONGEST_GAP * pixel_um) for x in xy_um.T], axis=1)
     pixel_um = max(pixel_um, float(near.max(initial=0.0)) / MOST_PIXELS)
-    at = np.floor(near / pixel_um).astype(np.intp)
+    # a quarter off, for rows of a lattice would lie on the borders of pixels, where rounding decides
+    at = np.floor(near / pixel_um + 0.25).astype(np.intp)
     extent = at.max(axis=0) + 1
     reach = extent // 2 if half else extent
     shape = tuple(fft.next_fast_len(int(e + r), real=True) for e, r in zip(extent, reach))
@@ -142,7 +143,7 @@ def _move_near(where: Lags, fields: list[Float], wanted: list[tuple[int, int]], 
     move(where.near, np.stack([f[:, where.order] for f in fields]), np.array(wanted, dtype=np.intp), sums)
 
 
-def _spacing(xy_um: Float) -> float:
+def spacing(xy_um: Float) -> float:
     """Median distance to the fourth nearest neighbour: within a tenth the root of the area that a spot has, on
     lattices and among scattered cells alike."""
     k = min(5, len(xy_um))
@@ -322,8 +323,9 @@ def residuals(genes: sparse.csc_matrix, columns: NDArray[np.intp], basis: Float 
 
 def around(weights: sparse.csr_matrix, fields: NDArray[np.floating]) -> Float:
     """What the neighbours of every spot say, less its mean, float64 [n_fields, n_obs]."""
-    made = np.asarray(weights @ fields.T, dtype=np.float64)
-    return np.ascontiguousarray((made - made.mean(axis=0)).T)
+    made = np.ascontiguousarray(np.asarray(weights @ fields.T, dtype=np.float64).T)
+    made -= made.mean(axis=1, keepdims=True)
+    return made
 
 
 def cross_products(

@@ -145,12 +145,12 @@ def compare(
     """
     first, second = own.correlogram[at[0]], beside.correlogram[at[1]]
     waves, power = whitening.modes(made.filter), own.power[at[0]] * beside.power[at[1]]
-    with one_thread():
-        c = ((own.weights @ made.leak)[at[0]] * beside.weights[at[1]]).sum(axis=1)
-        freedom = (power @ waves) ** 2 / np.maximum(power**2 @ waves, 1e-300)
+    n_obs = own.filtered.shape[1]
+    waves = waves * n_obs / made.where.n_obs  # fewer on a part of the section
+    c = (own.weights[at[0]][:, :, None] * made.leak * beside.weights[at[1]][:, None, :]).sum(axis=(1, 2))
+    freedom = (power * waves).sum(axis=1) ** 2 / np.maximum((power**2 * waves).sum(axis=1), 1e-300)
     mixed = (own.mixed[at[0]] * beside.mixed[at[1]]).sum(axis=-1)
     variance = (first * second).sum(axis=-1) - 2 * c * mixed[:, 0] + c**2 * mixed[:, 1]
-    n_obs = own.filtered.shape[1]
     return crosscov.judged(cross - c * zero, variance, first[:, 0] * second[:, 0] * n_obs, n_obs, freedom)
 
 

@@ -30,20 +30,36 @@ def turns(
     parts = [np.arange(len(xy_um))]
     if section is not None:
         parts = [np.flatnonzero(section == s) for s in np.unique(section)]
-    trees = [cKDTree(xy_um[rows]) for rows in parts]
+    pieces = [_Piece(rows, xy_um[rows]) for rows in parts]
     found = []
     for i, angle in enumerate(rng.uniform(np.pi / 6, 2 * np.pi - np.pi / 6, n)):
         c, s = np.cos(angle), np.sin(angle)
         turn = np.array([[c, -s], [s, c]]) @ (np.diag([-1.0, 1.0]) if i % 2 else np.eye(2))
         nearest, inside = np.arange(len(xy_um)), np.zeros(len(xy_um), dtype=bool)
-        for rows, tree in zip(parts, trees):
-            xy = xy_um[rows]
-            spacing = float(np.median(tree.query(xy, k=min(2, len(xy)))[0].reshape(len(xy), -1)[:, -1]))
-            middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
-            distance, at = tree.query((xy - middle) @ turn.T + middle)
-            nearest[rows], inside[rows] = rows[at], distance <= REACH * max(spacing, 1e-9)
+        for piece in pieces:
+            at, there = piece.turned(turn)
+            if there.mean() < LEAST_INSIDE:  # long and thin: turned over instead
+                at, there = piece.turned(piece.flips[i % len(piece.flips)])
+            nearest[piece.rows], inside[piece.rows] = piece.rows[at], there
         found.append((nearest, inside))
     return found
+
+
+class _Piece:
+    """A section by itself: where the values of its spots go when it is turned about its middle."""
+
+    def __init__(self, rows: NDArray[np.intp], xy: Float) -> None:
+        self.rows, self.xy = rows, xy
+        self.tree, self.spacing = cKDTree(xy), crosscov.spacing(xy)
+        low, high = np.quantile(xy, [0.01, 0.99], axis=0)  # a stray spot does not move the middle
+        self.middle = (low + high) / 2
+        axes = np.linalg.svd(np.cov((xy - self.middle).T) if len(xy) > 1 else np.eye(2))[0]
+        self.flips = [axes @ np.diag(signs) @ axes.T for signs in ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0))]
+
+    def turned(self, turn: Float) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """(spot whose value each spot gets, whether one lies there)."""
+        distance, at = self.tree.query((self.xy - self.middle) @ turn.T + self.middle)
+        return np.asarray(at, dtype=np.intp), np.asarray(distance <= REACH * self.spacing)
 
 
 def pvalues(
@@ -59,7 +75,8 @@ def pvalues(
 
     A turned map keeps its smoothness and loses its place: whatever ligand it then meets, the two have nothing to do
     with each other, unless the section as a whole has a middle or a gradient that maps share. After each turn some
-    receptors are tested with some ligands, each with each. Empty where nothing could be turned.
+    receptors are tested with some ligands, each with each: float64 [n_turns, n_tests], NaN where a field does not vary.
+    No rows where nothing could be turned.
     """
     rng = np.random.default_rng(seed)
     each, n_turns = (EACH, N_TURNS) if len(xy_um) <= LARGE else (EACH_OF_LARGE, N_TURNS_OF_LARGE)
@@ -78,8 +95,10 @@ def pvalues(
         with one_thread():
             cross, zero = own.filtered @ beside.filtered.T, own.plain @ beside.plain.T
         at = np.nonzero(varies)
-        out.append(pairtest.compare(made, own, beside, cross[at], zero[at], (at[0], at[1])).pvalue)
-    return np.concatenate(out) if out else np.zeros(0)
+        found = np.full(varies.shape, np.nan)
+        found[at] = pairtest.compare(made, own, beside, cross[at], zero[at], (at[0], at[1])).pvalue
+        out.append(found.ravel())
+    return np.stack(out) if out else np.zeros((0, 0))
 
 
 def _kept(where: crosscov.Lags, whole: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:
@@ -91,4 +110,14 @@ def _kept(where: crosscov.Lags, whole: crosscov.Lags, side: Side, rows: NDArray[
 def inflation(pvalue: Float) -> float:
     """Median chi-square of one-sided p-values over the expected one, .455: 1 where the test is calibrated (lambda of
     Devlin & Roeder 1999), NaN without any."""
-    return float(np.median(stats.norm.isf(pvalue) ** 2) / stats.chi2.median(1)) if len(pvalue) else float("nan")
+    known = pvalue[np.isfinite(pvalue)]
+    return float(np.median(stats.norm.isf(known) ** 2) / stats.chi2.median(1)) if len(known) else float("nan")
+
+
+def standard_error(pvalue: Float) -> float:
+    """Of lambda, from p-values [n_turns, n_tests] with a turn left out at a time; NaN for fewer than two turns."""
+    n = len(pvalue)
+    if n < 2:
+        return float("nan")
+    left = np.array([inflation(np.delete(pvalue, i, axis=0)) for i in range(n)])
+    return float(np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum()))

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy import fft, sparse
 
 from smeld.kernels import crosscov
-from smeld.kernels._threads import one_thread
 from smeld.kernels.crosscov import Lags
 
 Float = NDArray[np.float64]
@@ -124,19 +123,23 @@ def whitened(made: Whitener, fields: Float) -> tuple[Float, Float, Float]:
     means, spectrum = _means(made, fields)
     power = _power(made, spectrum) / made.noise
     high = (made.ring_frequency > NOISE_FROM) & (made.ring_size > 0)
-    with one_thread():
-        level = (power[:, high] @ made.ring_size[high] / max(made.ring_size[high].sum(), 1.0))[:, None]
-        level = np.maximum(level, 1e-12 * power.max(axis=1, initial=0.0, keepdims=True))
-        ratio = power / np.where(level > 0, level, 1.0)
-        smooth = np.exp(np.log(np.maximum(ratio, 1e-9)) @ made.smoothing.T)
-        signal = np.maximum(smooth - 1 - CLEAR * made.error, 0.0)
-        weights = _weights(made, np.sqrt(signal + FLOOR) / (signal + 1), signal + 1)
+    size = made.ring_size[high]
+    level = ((power[:, high] * size).sum(axis=1) / max(size.sum(), 1.0))[:, None]
+    level = np.maximum(level, 1e-12 * power.max(axis=1, initial=0.0, keepdims=True))
+    ratio = power / np.where(level > 0, level, 1.0)
+    smooth = np.exp(_product(np.log(np.maximum(ratio, 1e-9)), made.smoothing))
+    signal = np.maximum(smooth - 1 - CLEAR * made.error, 0.0)
+    weights = _weights(made, np.sqrt(signal + FLOOR) / (signal + 1), signal + 1)
     out = fields * weights[:, :1]
     for i, mean in enumerate(means, start=1):
         out += weights[:, i : i + 1] * mean
-    with one_thread():
-        passed = ratio * (weights @ made.response.T) ** 2
+    passed = ratio * _product(weights, made.response) ** 2
     return out - out.mean(axis=1, keepdims=True), weights, passed
+
+
+def _product(first: Float, second: Float) -> Float:
+    """first @ second.T, each row by itself: linear algebra's bits depend on how many rows are multiplied together."""
+    return np.asarray((first[:, None, :] * second[None]).sum(axis=-1))
 
 
 def _weights(made: Whitener, gain: Float, power: Float) -> Float:
@@ -146,7 +149,7 @@ def _weights(made: Whitener, gain: Float, power: Float) -> Float:
     for row, g, p in zip(out, gain, power):
         scale = np.sqrt(made.ring_size[used] * p[used])[:, None]
         design = made.response[used] * scale
-        square = design.T @ design
+        square = design.T @ design  # of one shape, whatever the number of fields
         square[np.diag_indices_from(square)] += RIDGE * np.trace(square) / len(square)
         row[:] = np.linalg.solve(square, design.T @ (g[used] * scale[:, 0]))
     return out

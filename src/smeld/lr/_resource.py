@@ -71,7 +71,16 @@ def checked(given: Any) -> pd.DataFrame:
     """A user's table as ours: its first two columns (or ``ligand`` and ``receptor``), ``range`` where it has one."""
     import pandas as pd
 
-    frame = given if isinstance(given, pd.DataFrame) else pd.DataFrame([list(pair) for pair in given])
+    if not isinstance(given, pd.DataFrame):
+        given = list(given)
+        if any(isinstance(pair, str) for pair in given):
+            raise _check.problem(
+                "pairs must be (ligand, receptor) each",
+                found=f"{next(p for p in given if isinstance(p, str))[:40]!r}",
+                cure='give a list such as [("CXCL12", "CXCR4")]',
+            )
+        given = pd.DataFrame([list(pair) for pair in given])
+    frame = given.loc[:, ~given.columns.duplicated()]
     if frame.shape[1] < 2 or not len(frame):
         raise _check.problem(
             "pairs need two columns, ligand and receptor",
@@ -81,7 +90,10 @@ def checked(given: Any) -> pd.DataFrame:
     named = {"ligand", "receptor"} <= set(frame.columns)
     ligand, receptor = (frame[c] for c in (("ligand", "receptor") if named else frame.columns[:2]))
     kind = frame["range"] if "range" in frame.columns else pd.Series("unknown", index=frame.index)
-    out = pd.DataFrame({"ligand": ligand, "receptor": receptor, "range": kind}).astype(str)
+    known = ligand.notna() & receptor.notna()
+    out = pd.DataFrame({"ligand": ligand, "receptor": receptor, "range": kind})[known].astype(str)
     for column in out:
-        out[column] = out[column].str.strip()
+        out[column] = out[column].str.strip().str.replace(r"\s*\+\s*", JOIN, regex=True)
+    out["range"] = out["range"].str.lower().where(out["range"].str.lower().isin(RANGES), "unknown")
+    out = out[(out["ligand"] != "") & (out["receptor"] != "")]
     return out.drop_duplicates(["ligand", "receptor"]).reset_index(drop=True)

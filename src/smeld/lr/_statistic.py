@@ -18,9 +18,9 @@ Float = NDArray[np.float64]
 class LRResult:
     """By pair, float64 [n_pairs]: ``effect`` (a correlation or a score, as the statistic says), ``zscore``, and the
     one-sided ``pvalue`` (more together than chance). ``lambda_surrogate`` how far the statistic holds on pairs of this
-    section made independent on purpose (1: it does), and ``surrogates`` their p-values, where the statistic looks at
-    that. ``local`` CSR [n_obs, n_pairs], the score in those spots that are significant, where the statistic has a rule
-    of its own."""
+    section made independent on purpose (1: it does), and ``surrogates`` their p-values [n_turns, n_tests] (NaN: none),
+    where the statistic looks at that. ``local`` CSR [n_obs, n_pairs], the score in those spots that are significant,
+    where the statistic has a rule of its own."""
 
     effect: Float
     zscore: Float

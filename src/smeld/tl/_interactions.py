@@ -29,8 +29,6 @@ COLUMNS = ["ligand", "receptor", "range", "effect", "zscore", "pvalue", "qvalue"
 FDR = 0.05
 #: partners seen in fewer spots are not tested: stLearn's default
 MIN_SPOTS = 20
-#: the range that lambda must lie in
-LAMBDA = (0.9, 1.1)
 #: significant pairs whose score is stored for every spot, most significant first
 MOST_SCORED = 200
 #: memory that is said beforehand, gigabytes; regions of fewer spots have no correlogram of their own
@@ -62,7 +60,7 @@ def interactions(
     radius_um: Radius = None,
     within_spot: bool = False,
     barrier: str | None = None,
-    adjust: Sequence[str] | Literal["auto"] = "auto",
+    adjust: Sequence[str] | Literal["auto"] | None = "auto",
     correlograms_by: str | None = None,
     batch_key: str | None = None,
     organism: str = "auto",
@@ -103,11 +101,11 @@ def interactions(
     adjust
         What is regressed out of both partners first: ``"library"`` (log of the counts of a spot) and columns of ``obs``
         (``"domain"``, ``"cell_type"``); pairs then must lie together beyond what these explain. ``"auto"``: nothing,
-        the library, or library and ``obs["domain"]`` - the first with which pairs made independent on purpose pass no
-        more often than they should (lambda from 0.9 to 1.1). ``"spatial"`` only.
+        the library, or library and ``obs["domain"]`` - the first with which the test holds on pairs made independent
+        on purpose (lambda from 0.9 to 1.1, give or take two standard errors). ``"spatial"`` only.
     correlograms_by
         Column of ``obs`` (``"domain"``): smoothness is measured within each of its values, where tissue is coarse in
-        one part and fine in another. ``"spatial"`` only.
+        one part and fine in another; the sections of ``batch_key`` by default. ``"spatial"`` only.
     batch_key
         Column of ``obs`` with the section of each spot: links stay within sections, their means are taken off.
     organism
@@ -148,7 +146,8 @@ def interactions(
     1
     """
     adata = _adapt.table(data)
-    _check_choices(statistic, local, organism, adjust, correlograms_by)
+    adjust = () if adjust is None else adjust
+    _check_choices(statistic, local, organism, adjust, correlograms_by, seed)
     order = _adapt.canonical_order(adata)
     asked = None if pairs is None else _resource.checked(pairs)
     spelled, n_asked, present = _lr_inputs.matched(asked, adata, organism)
@@ -161,15 +160,14 @@ def interactions(
     kept = (np.diff(genes.indptr) >= min_spots)[index].all(axis=1) & apart
     index, tested = index[kept], present[kept].reset_index(drop=True)
     section = _adapt.sections(adata, batch_key)[0][order]
+    part = _lr_inputs.regions(adata, correlograms_by or batch_key, order, FEWEST_IN_REGION)
     xy = _lr_inputs.apart(_adapt.xy_um(adata)[order], section)
     reach = _links.links(
         xy, section, radius_um=radius_um, within_spot=within_spot, barrier=_links.barrier(adata, barrier, order)
     )
     if statistic == "spatial":
         _say_memory(pairtest.gigabytes(adata.n_obs, len(np.unique(index[:, 1]))))
-    task = _Task(
-        statistic, genes, xy, section, _lr_inputs.regions(adata, correlograms_by, order, FEWEST_IN_REGION), seed
-    )
+    task = _Task(statistic, genes, xy, section, part, seed)
     bases = {
         c: _lr_inputs.basis(adata, c, values.library, order, section) for c in _candidates(adata, adjust, statistic)
     }
@@ -183,11 +181,13 @@ def interactions(
     table = _table(tested, found)
     lambda_ = surrogates.inflation(found.surrogates) if found is not None and found.surrogates is not None else np.nan
     lambda_decoy = float("nan") if fake is None else surrogates.inflation(fake)
-    _say_lambda(lambda_, adata)
+    _self_check.say(found.surrogates if found else None, statistic == "spatial" and found is not None, adata)
     rank = np.lexsort((table["receptor"], table["ligand"], -table["zscore"], table["pvalue"]))
     table = table.iloc[rank].reset_index(drop=True)
     for kind in ("local", "score"):
         adata.obsm.pop(f"{key_added}_{kind}", None)
+    if key_added == _keys.INTERACTIONS:
+        adata.uns.pop(_keys.CELLTYPE_INTERACTIONS, None)  # it was made of other pairs
     if local == "significant":
         number, calls, score = _local(genes, index[rank], [where[i] for i in rank], table, found, rank)
         table["n_spots_significant"] = number
@@ -202,7 +202,8 @@ def interactions(
     params = {
         "statistic": statistic, "radius_um": radius_um, "within_spot": within_spot, "barrier": barrier,
         "adjust": list(adjusted), "correlograms_by": correlograms_by, "local": local, "min_spots": min_spots,
-        "lambda_surrogate": lambda_, "lambda_decoy": lambda_decoy, "n_tested": len(table), "n_missing": n_missing,
+        "lambda_surrogate": lambda_, "lambda_holds": not _self_check.off(found.surrogates if found else None),
+        "lambda_decoy": lambda_decoy, "n_tested": len(table), "n_missing": n_missing,
         "n_rare": n_rare, "n_same": n_same, "fdr": FDR,
     }  # fmt: skip
     inputs = {
@@ -213,8 +214,10 @@ def interactions(
 
 
 def _check_choices(
-    statistic: str, local: str, organism: str, adjust: Sequence[str] | str, correlograms_by: str | None
+    statistic: str, local: str, organism: str, adjust: Sequence[str] | str, correlograms_by: str | None, seed: int
 ) -> None:
+    if not (isinstance(seed, int | np.integer) and seed >= 0):
+        raise _check.problem("seed must be a whole number of at least 0", found=f"{seed!r}")
     if statistic not in lr_stats:
         raise _check.unknown("interaction statistic", statistic, lr_stats)
     if local not in ("significant", "none"):
@@ -252,10 +255,9 @@ class _Task:
         tried: dict[tuple[str, ...], LRResult] = {}
         for name, basis in bases.items():
             tried[name] = self._by_reach(index, where, basis, background)
-            p = tried[name].surrogates
-            if p is None or LAMBDA[0] <= surrogates.inflation(p) <= LAMBDA[1]:
+            if not _self_check.off(tried[name].surrogates):
                 return tried[name], name
-        best = min(tried, key=lambda name: _off(tried[name]))
+        best = min(tried, key=lambda name: _self_check.off(tried[name].surrogates))
         return tried[best], best
 
     def _by_reach(
@@ -275,13 +277,14 @@ class _Task:
         back = np.argsort(np.concatenate([rows for rows, _ in parts]))
         results = [r for _, r in parts]
         effect, z, p = (np.concatenate([getattr(r, n) for r in results])[back] for n in ("effect", "zscore", "pvalue"))
-        null = [r.surrogates for r in results if r.surrogates is not None]
+        null = [r.surrogates for r in results if r.surrogates is not None and r.surrogates.size]
+        turns = min((len(p) for p in null), default=0)
         calls = [r.local for r in results if r.local is not None]
         return LRResult(
             effect,
             z,
             p,
-            surrogates=np.concatenate(null) if null else None,
+            surrogates=np.concatenate([p[:turns] for p in null], axis=1) if null else None,
             local=sparse.csr_matrix(sparse.hstack(calls, format="csc")[:, back]) if calls else None,
         )
 
@@ -324,12 +327,6 @@ def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: 
         return ((),)
     domain = (("library", _keys.DOMAIN),) if _keys.DOMAIN in adata.obs else ()
     return ((), ("library",), *domain)
-
-
-def _off(result: LRResult) -> float:
-    """How far lambda lies from 1, as a factor."""
-    value = surrogates.inflation(np.zeros(0) if result.surrogates is None else result.surrogates)
-    return float(abs(np.log(value))) if np.isfinite(value) and value > 0 else np.inf
 
 
 def _table(tested: pd.DataFrame, found: LRResult | None) -> pd.DataFrame:
@@ -385,15 +382,3 @@ def _say_memory(needed: float) -> None:
         )
     if needed > SAID_GB:
         _progress.tell(f"testing these pairs takes about {needed:.1f} GB of memory")
-
-
-def _say_lambda(value: float, adata: Any) -> None:
-    if np.isfinite(value) and not LAMBDA[0] <= value <= LAMBDA[1]:
-        too = "too many" if value > 1 else "too few"
-        _check.warn(
-            f"pairs made independent on purpose are called interacting {too} times here (lambda {value:.2f}, expected "
-            "0.9 to 1.1): expression changes over the section as a whole. Regress out what divides it, as in "
-            "sm.tl.domains(adata); sm.tl.interactions(adata, adjust=['library', 'domain']).",
-            adata,
-            stacklevel=4,
-        )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
+from scipy.spatial import cKDTree
 
-from smeld import _check, _keys
+from smeld import _check, _keys, _progress
 from smeld.kernels.graph import SpatialGraph, row_normalise, sectioned_graph
 from smeld.lr._resource import RANGES
 
@@ -43,7 +45,7 @@ def links(
     made: dict[tuple[float | None, bool], sparse.csr_matrix] = {}
     out = {}
     for name in RANGES:
-        fades = name == "secreted" and not isinstance(radius_um, int | float) and radii[name] is not None
+        fades = name == "secreted" and not isinstance(radius_um, Real) and radii[name] is not None
         key = (radii[name], fades)
         if key not in made:
             made[key] = _averages(_graph(xy, section, radii[name]), fades, within_spot, barrier)
@@ -61,22 +63,35 @@ def store(adata: Any, xy: Float, section: NDArray[np.intp], order: NDArray[np.in
 
 def _radii(radius_um: Radius) -> dict[str, float | None]:
     """Micrometres by range; None is the default graph."""
-    if radius_um is None or isinstance(radius_um, int | float):
+    if radius_um is None or isinstance(radius_um, Real):
         return dict.fromkeys(RANGES, None if radius_um is None else float(radius_um))
     if isinstance(radius_um, str):
         if radius_um != "range":
-            raise _check.unknown("radius_um", radius_um, ("range",))
+            raise _check.unknown("reach", radius_um, ("range",))
         radius_um = {"secreted": SECRETED_UM}
+    if not isinstance(radius_um, Mapping):
+        raise _check.problem(
+            "radius_um must be micrometres, 'range', or micrometres by range", found=type(radius_um).__name__
+        )
     for name, value in radius_um.items():
         if name not in RANGES:
             raise _check.unknown("range", name, RANGES)
-        if not (np.isfinite(value) and value > 0):
+        if not (isinstance(value, Real) and np.isfinite(value) and value > 0):
             raise _check.problem("a radius must be above 0 micrometres", found=f"{name}: {value}")
     return {name: None if name not in radius_um else float(radius_um[name]) for name in RANGES}
 
 
 def _graph(xy: Float, section: NDArray[np.intp], radius: float | None) -> SpatialGraph:
     settings: dict[str, Any] = {} if radius is None else {"kind": "radius", "radius_um": radius}
+    if radius is not None and radius > 0:
+        tree = cKDTree(xy)
+        needed, there = 5e-8 * float(tree.count_neighbors(tree, radius)), _progress.available_gb()
+        if there is not None and needed > there:
+            raise _check.problem(
+                f"links as far as {radius:g} um need about {needed:.0f} GB of memory",
+                found=f"{there:.1f} GB to be had",
+                cure="give a smaller radius_um; coordinates must be in micrometres",
+            )
     try:
         return sectioned_graph(xy, section, **settings)
     except ValueError as error:
@@ -125,7 +140,7 @@ def _barred(graph: SpatialGraph, edges: sparse.csr_matrix, open_: sparse.csr_mat
         for cost in (length, length - np.log(np.maximum(ways.data, 1e-12)))
     )
     out, limit = edges.copy(), -4 * np.log(CUT)
-    for start in range(0, edges.shape[0], ROWS):
+    for start in _progress.track(range(0, edges.shape[0], ROWS), "barriers"):
         rows = np.arange(start, min(start + ROWS, edges.shape[0]))
         shortest, best = (csgraph.dijkstra(c, directed=False, indices=rows, limit=limit) for c in (free, barred))
         for k, row in enumerate(rows):
@@ -145,8 +160,8 @@ def barrier(adata: Any, name: str | None, order: NDArray[np.intp]) -> sparse.csr
     key = _keys.SME_WEIGHTS if name == "sme" else name
     _check.require(adata.obsp, key, "obsp", "run sm.fuse(adata) first, or leave barrier out")
     weights = sparse.csr_matrix(adata.obsp[key], dtype=np.float64)[order][:, order]
-    if weights.data.min(initial=0.0) < 0:
-        raise _check.problem(f"obsp[{key!r}] must hold weights of at least 0", found=f"{weights.data.min():.3g}")
+    if not (weights.data >= 0).all():
+        raise _check.problem(f"obsp[{key!r}] must hold weights of at least 0", found="negative or missing ones")
     if name == "sme" and not _knows_more_than_space(adata):
         _check.warn(
             "the fusion gave neither morphology nor expression a say in its edges: barrier='sme' weakens links by "

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Float = NDArray[np.float64]
 
+#: whole numbers of more values than this are numbers, not labels
+MOST_LABELS = 50
+
 
 def matched(asked: pd.DataFrame | None, adata: Any, organism: str) -> tuple[str, int, pd.DataFrame]:
     """(how genes were named, pairs looked for, pairs whose genes are all here); ``asked`` None for smeld's own.
@@ -147,9 +150,30 @@ def basis(
             columns.append(np.log1p(library).reshape(-1, 1))
             continue
         _check.require(adata.obs, name, "obs", "name a column of obs, or 'library'")
-        columns.append(_indicators(_adapt.numbered(adata.obs[name])[0][order]))
+        columns.append(_covariate(adata, name, order))
     left, singular, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
     return np.asarray(left[:, singular > singular.max() * 1e-8])
+
+
+def _covariate(adata: Any, name: str, order: NDArray[np.intp]) -> Float:
+    """Columns of a label, one a value, or the numbers themselves, missing ones at their mean."""
+    column = adata.obs[name]
+    if column.dtype.kind == "f" or (column.dtype.kind in "iu" and column.nunique() > MOST_LABELS):
+        values = np.asarray(column, dtype=np.float64)[order]
+        known = np.isfinite(values)
+        if not known.any():
+            raise _check.problem(f"obs[{name!r}] holds no number", cure="regress out another column")
+        values = np.where(known, values, values[known].mean())
+        spread = values.std()
+        return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0)).reshape(-1, 1)
+    label, names = _adapt.numbered(column)
+    if len(names) > max(MOST_LABELS, adata.n_obs / 10):
+        raise _check.problem(
+            f"obs[{name!r}] has too many values to regress out",
+            found=f"{len(names)} values for {adata.n_obs} spots",
+            cure="name a column of groups, or of numbers",
+        )
+    return _indicators(label[order])
 
 
 def _indicators(label: NDArray[np.intp]) -> Float:

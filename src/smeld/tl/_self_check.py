@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from smeld import _check
+from smeld.kernels import surrogates as turned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +83,52 @@ def _smoothness(genes: sparse.csc_matrix, columns: NDArray[np.intp], weights: sp
     return out
 
 
+#: lambda must lie here, give or take two of its standard errors
+LAMBDA = (0.9, 1.1)
+#: receptors and ligands on which lambda is judged at all
+FEWEST_MAPS = 5
+
+
+def off(surrogates: Float | None) -> float:
+    """How far lambda lies outside ``LAMBDA`` beyond two standard errors, as a logarithm; 0 within, and unjudged."""
+    if surrogates is None or surrogates.size < 2 * FEWEST_MAPS**2 or surrogates.shape[1] < FEWEST_MAPS**2:
+        return 0.0
+    value, error = turned.inflation(surrogates), turned.standard_error(surrogates)
+    if not np.isfinite(value) or value <= 0:
+        return 0.0
+    error = 2 * error if np.isfinite(error) else 0.0
+    return float(
+        max(np.log((value - error) / LAMBDA[1]) if value > error else 0.0, np.log(LAMBDA[0] / (value + error)), 0.0)
+    )
+
+
+def say(surrogates: Float | None, asked: bool, adata: Any) -> None:
+    """Warn where the test does not hold on surrogates, or could not be looked at though it was ``asked``."""
+    value = np.nan if surrogates is None else turned.inflation(surrogates)
+    if asked and not np.isfinite(value):
+        _check.warn(
+            "the test could not be checked here: no map could be turned about the section so that a quarter of it "
+            "still lies on tissue. Its p-values stand unchecked.",
+            adata,
+            stacklevel=5,
+        )
+    if surrogates is None or not off(surrogates):
+        return
+    share = float((surrogates[np.isfinite(surrogates)] < 0.05).mean())
+    advice = (
+        "Regress out what divides it, as in sm.tl.domains(adata); sm.tl.interactions(adata, adjust=['library', "
+        "'domain']), or measure smoothness by region, correlograms_by='domain'."
+    )
+    if value < 1 or share < 0.05:
+        advice = "The p-values are on the safe side."
+    _check.warn(
+        f"on pairs made independent on purpose the test does not hold as it should (lambda {value:.2f}, expected 0.9 "
+        f"to 1.1; {100 * share:.1f} % of them have p < .05). {advice}",
+        adata,
+        stacklevel=5,
+    )
+
+
 def curves(pvalues: dict[str, Float | None]) -> pd.DataFrame:
     """-log10 of p-values against those expected of as many independent tests, by ``set``, at most 200 points each,
     the smallest p-values all among them."""
@@ -87,9 +136,9 @@ def curves(pvalues: dict[str, Float | None]) -> pd.DataFrame:
 
     parts = []
     for name, p in pvalues.items():
-        if p is None or not len(p):
+        ordered = np.sort(p[np.isfinite(p)]) if p is not None else np.zeros(0)
+        if not len(ordered):
             continue
-        ordered = np.sort(p)
         rank = np.unique(np.rint(np.geomspace(1, len(ordered), N_POINTS)).astype(np.intp)) - 1
         parts.append(
             pd.DataFrame(
