@@ -9,7 +9,7 @@ and x, P of x, and the same of the ligand's side, Var T = A_x.A_y - 2 c M_x.M_y 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld._progress import track
 from smeld.kernels import crosscov, whitening
 from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
 #: fields by number, centred, float64 [n, n_obs]
 Fields = Callable[[NDArray[np.intp]], Float]
+Track = Callable[[list[slice], str], Iterable[slice]]
 
 #: the edge of a section is where the widest Gaussian of at most this share of its shorter side sees less than the next
 #: share of what it sees inside; it is kept apart where it and the inside have this many spots
@@ -123,7 +123,7 @@ def together(sides: list[Side]) -> Side:
     return Side(*(np.concatenate([getattr(s, f.name) for s in sides]) for f in dataclass_fields(Side)))
 
 
-def _kept(made: Section, fields: Fields, columns: NDArray[np.intp]) -> Side:
+def _kept(made: Section, fields: Fields, columns: NDArray[np.intp], track: Track) -> Side:
     """The side of many receptors, which stay in memory together: their maps in single precision."""
     filtered, plain = (np.empty((len(columns), made.where.n_obs), dtype=np.float32) for _ in range(2))
     small = []
@@ -154,13 +154,17 @@ def compare(
     return crosscov.judged(cross - c * zero, variance, first[:, 0] * second[:, 0] * n_obs, n_obs, freedom)
 
 
-def test(made: Section, fields: Fields, pairs: NDArray[np.intp]) -> crosscov.Test:
+def _untracked(blocks: list[slice], what: str) -> Iterable[slice]:
+    return blocks
+
+
+def test(made: Section, fields: Fields, pairs: NDArray[np.intp], *, track: Track = _untracked) -> crosscov.Test:
     """Tests of ``pairs`` [n_pairs, 2] of fields (ligand, receptor). ``effect`` is the correlation of the receptor with
-    what the neighbours say of the ligand, both as they are."""
+    what the neighbours say of the ligand, both as they are. ``track`` may show how far blocks of fields are done."""
     right, at_right = np.unique(pairs[:, 1], return_inverse=True)
     left, at_left = np.unique(pairs[:, 0], return_inverse=True)
     with one_thread():
-        return _tested(made, fields, left, right, at_left, at_right)
+        return _tested(made, fields, left, right, at_left, at_right, track)
 
 
 def _tested(
@@ -170,8 +174,9 @@ def _tested(
     right: NDArray[np.intp],
     at_left: NDArray[np.intp],
     at_right: NDArray[np.intp],
+    track: Track,
 ) -> crosscov.Test:
-    own = _kept(made, fields, right)
+    own = _kept(made, fields, right, track)
     length = np.sqrt(own.mixed[:, 1, 0] * np.sqrt(made.where.n_obs))  # of the maps as they are
     effect, z, p, n = (np.zeros(len(at_left)) for _ in range(4))
     for rows in track(list(_blocks(made, len(left))), "pairs of ligand and receptor"):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from smeld._progress import track
 from smeld.kernels import crosscov, pairtest
 from smeld.kernels import surrogates as turned
 from smeld.lr._statistic import LRResult, lr_stats
@@ -49,7 +50,7 @@ def spatial(
     def fields(columns: NDArray[np.intp]) -> Float:
         return crosscov.residuals(capped, columns, basis)
 
-    found = pairtest.test(made, fields, pairs)
+    found = pairtest.test(made, fields, pairs, track=track)
     null = turned.pvalues(made, fields, pairs, xy_um, seed=seed, section=section) if surrogates else None
     lambda_ = None if null is None else turned.inflation(null)
     return LRResult(found.effect, found.zscore, found.pvalue, lambda_, null)
