@@ -120,6 +120,11 @@ TABLES: dict[str, tuple[str, str]] = {
         "should be 1; on decoys (genes in no pair, as abundant and as smooth) it tells how far genes lie together "
         "because tissue is made of parts. Seconds with both.",
     ),
+    "lr_platforms": (
+        "Ligand-receptor pairs: one breast cancer in Visium and Xenium",
+        "Pairs tested on both platforms, significant on each and on both, and how z-scores agree over pairs; beside real "
+        "pairs those with partners exchanged and random genes of the panel.",
+    ),
     "celltype_interactions": (
         "Cell types that send and receive: false positives, power, time",
         "Labels made of smooth fields of a given range, pairs independent of them (`gain` 0), or the ligand raised in "

@@ -23,6 +23,7 @@ import denoise
 import domains
 import interactions
 import lr_peers
+import lr_platforms
 import lr_real
 import lr_scale
 import main_job
@@ -72,6 +73,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "matched": lambda asked: matched.measure(),
     "celltype_interactions": lambda asked: celltype_interactions.measure(runs=asked.seeds),
     "lr_real": lambda asked: lr_real.measure(),
+    "lr_platforms": lambda asked: lr_platforms.measure(),
     "lr_peers": lambda asked: lr_peers.measure(),
     "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
