@@ -122,8 +122,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "lr_platforms": (
         "Ligand-receptor pairs: one breast cancer in Visium and Xenium",
-        "Pairs tested on both platforms, significant on each and on both, and how z-scores agree over pairs; beside real "
-        "pairs those with partners exchanged and random genes of the panel.",
+        "Pairs tested on both platforms, significant on each and on both, and how z-scores agree over pairs; beside "
+        "real pairs those with partners exchanged and random genes of the panel.",
     ),
     "celltype_interactions": (
         "Cell types that send and receive: false positives, power, time",
