@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse
-from tests.kernels.test_crosscov import SIDE, averages, positions, smooth_fields
 
 from smeld.kernels import crosscov, pairtest, whitening
+from smooth_section import SIDE, averages, positions, smooth_fields
 
 Float = NDArray[np.float64]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse
-from tests.kernels.test_crosscov import averages, positions, smooth_fields
 
 from smeld.kernels import crosscov, whitening
 from smeld.kernels.graph import row_normalise, spatial_graph
+from smooth_section import averages, positions, smooth_fields
 
 Float = NDArray[np.float64]
 
