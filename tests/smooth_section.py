@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.ndimage import gaussian_filter
 
+from smeld.kernels import crosscov
 from smeld.kernels.graph import spatial_graph
 
 Float = NDArray[np.float64]
@@ -33,3 +34,15 @@ def smooth_fields(n: int, width: float, rng: np.random.Generator, side: int = SI
 def averages(xy: Float) -> sparse.csr_matrix:
     edges = spatial_graph(xy, kind="knn", n_neighbors=6).connectivities
     return sparse.csr_matrix(sparse.diags(1 / np.asarray(edges.sum(axis=1)).ravel()) @ edges)
+
+
+def row(where: crosscov.Lags, field: Float) -> Float:
+    """What the variance needs of fields [n, n_obs] by themselves."""
+    return crosscov.cross_correlograms(where, [field], [(0, 0)])[:, 0]
+
+
+def plain_test(where: crosscov.Lags, x: Float, beside: Float) -> crosscov.Test:
+    """Cross-products of two sets of fields as they are."""
+    first, second = row(where, x), row(where, beside)
+    n = x.shape[1]
+    return crosscov.judged((x * beside).sum(axis=1), (first * second).sum(axis=1), first[:, 0] * second[:, 0] * n, n)

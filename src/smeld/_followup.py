@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from smeld import _check, _keys, io, pipeline, tl
 from smeld._report import report, save_figures
 from smeld.io._safe import replacing_folder
+from smeld.tl._celltype_interactions import sending_groups
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,11 +97,7 @@ def _test(adata: AnnData, table: Any, settings: PairSettings, say: Callable[[str
         organism=settings.organism,
         seed=settings.seed,
     )
-    adata.uns.pop(_keys.CELLTYPE_INTERACTIONS, None)
-    groups = settings.groups
-    if groups is None:
-        found = [k for k in (_keys.CELL_TYPE, _keys.DOMAIN) if k in adata.obs and adata.obs[k].nunique() > 1]
-        groups = found[0] if found else None
+    groups = settings.groups or sending_groups(adata)
     if groups is not None and len(adata.uns[_keys.INTERACTIONS]):
         say(f"who sends to whom ({groups})")
         tl.celltype_interactions(adata, groups)
@@ -108,12 +105,8 @@ def _test(adata: AnnData, table: Any, settings: PairSettings, say: Callable[[str
 
 def _write(adata: AnnData, folder: Path, settings: PairSettings, stored: Path) -> None:
     io.write(adata, folder / pipeline.RESULT)
-    (folder / pipeline.TABLES).mkdir()
-    for name in (_keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS, _keys.INTERACTIONS_QQ):
-        if name in adata.uns:
-            pipeline.safe_csv(adata.uns[name]).to_csv(
-                folder / pipeline.TABLES / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n"
-            )
+    names = (_keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS, _keys.INTERACTIONS_QQ)
+    pipeline.write_tables({name: adata.uns[name] for name in names if name in adata.uns}, folder / pipeline.TABLES)
     save_figures(adata, folder / pipeline.FIGURES)
     report(adata, folder / pipeline.REPORT, title=stored.name)
     given = {k: v for k, v in vars(settings).items() if v not in (None, False)}

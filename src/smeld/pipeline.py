@@ -20,6 +20,7 @@ from smeld import _adapt, _check, _keys, fusion, io, morph, tl
 from smeld._image import MAX_MEGAPIXELS
 from smeld._report import report, save_figures
 from smeld.io._safe import refuse_foreign, replacing_folder
+from smeld.tl._celltype_interactions import sending_groups
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -183,10 +184,9 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
 
 def _interactions(adata: AnnData, seed: int) -> None:
     """A section without any pair has its other results all the same."""
-    groups = _keys.CELL_TYPE if _keys.CELL_TYPE in adata.obs else _keys.DOMAIN
     try:
         tl.interactions(adata, seed=seed)
-        if adata.obs[groups].nunique() > 1 and len(adata.uns[_keys.INTERACTIONS]):
+        if (groups := sending_groups(adata)) and len(adata.uns[_keys.INTERACTIONS]):
             tl.celltype_interactions(adata, groups)
     except _check.InputError as error:
         _check.warn(f"ligand-receptor pairs were not all tested: {error}", adata)
@@ -194,14 +194,18 @@ def _interactions(adata: AnnData, seed: int) -> None:
 
 def _write_results(adata: AnnData, folder: Path, config: RunConfig) -> None:
     io.write(adata, folder / RESULT)
-    tables = folder / TABLES
-    tables.mkdir()
-    for name, table in result_tables(adata).items():
-        safe_csv(table).to_csv(tables / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
+    write_tables(result_tables(adata), folder / TABLES)
     figures = folder / FIGURES
     figures.mkdir()
     save_figures(adata, figures)
     report(adata, folder / REPORT, title=Path(config.path).name or None)
+
+
+def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
+    """Each table as a .csv in a new folder."""
+    folder.mkdir()
+    for name, table in tables.items():
+        safe_csv(table).to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
 
 
 def result_tables(adata: AnnData) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld.kernels import crosscov
-from smooth_section import averages, positions, smooth_fields
+from smooth_section import averages, plain_test, positions, row, smooth_fields
 
 Float = NDArray[np.float64]
 
@@ -18,8 +18,7 @@ Float = NDArray[np.float64]
 def pvalues(xy: Float, x: Float, y: Float) -> Float:
     weights, where = averages(xy), crosscov.lags(xy)
     beside = crosscov.around(weights, y)
-    rows = [crosscov.correlograms(where, lambda r, f=f: f[r], len(f)) for f in (x, beside)]
-    return crosscov.test((x * beside).sum(axis=1), *rows, len(xy)).pvalue
+    return plain_test(where, x, beside).pvalue
 
 
 def test_the_variance_is_that_of_all_pairs_by_distance() -> None:
@@ -38,7 +37,7 @@ def test_the_variance_is_that_of_all_pairs_by_distance() -> None:
             here = apart & (label == b)
             if here.any():
                 expected += float((np.outer(x, x)[here].sum() * np.outer(v, v)[here].sum()) / here.sum())
-        first, second = (crosscov.correlograms(where, lambda r, f=f: f[r], 1) for f in (x, v))
+        first, second = (row(where, f) for f in (x, v))
         assert float((first * second).sum()) == pytest.approx(expected, rel=1e-8)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -18,10 +20,15 @@ def lattice() -> np.ndarray:
     return 50.0 * np.c_[x.ravel(), y.ravel()].astype(float)
 
 
-def made(**options: object) -> dict[str, sparse.csr_matrix]:
-    settings = {"radius_um": None, "within_spot": False, "barrier": None} | options
-    section = settings.pop("section", np.zeros(N, dtype=np.intp))
-    return _links.links(lattice(), section, **settings)  # type: ignore[arg-type]
+def made(
+    radius_um: Any = None,
+    *,
+    within_spot: bool = False,
+    barrier: sparse.csr_matrix | None = None,
+    section: np.ndarray | None = None,
+) -> dict[str, sparse.csr_matrix]:
+    one = np.zeros(N, dtype=np.intp) if section is None else section
+    return _links.links(lattice(), one, radius_um=radius_um, within_spot=within_spot, barrier=barrier)
 
 
 def test_rows_average_and_all_ranges_share_one_matrix() -> None:

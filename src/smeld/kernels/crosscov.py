@@ -250,22 +250,13 @@ def _sums(where: Lags, spectra: list[NDArray[np.complexfloating]], wanted: list[
     return out
 
 
-def correlograms(where: Lags, fields: Callable[[slice], Float], n_fields: int) -> Float:
-    """What the variance needs of each field, [n_fields, 1 + n_bins].
-
-    ``fields(rows)`` gives those fields [n, n_obs], centred. The first column is the sum of squares over
-    the root of n_obs (self-pairs, exact), the others the sum of products by bin over the root of its number of pairs:
-    the scalar product of two rows is the variance under independence.
-    """
-    out = np.zeros((n_fields, 1 + len(where.n_pairs)))
-    for start in range(0, n_fields, BATCH):
-        rows = slice(start, min(start + BATCH, n_fields))
-        out[rows] = cross_correlograms(where, [fields(rows)], [(0, 0)])[:, 0]
-    return out
-
-
 def cross_correlograms(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
-    """Rows as in :func:`correlograms` for pairs of ``fields``, each [n, n_obs]: [n, n_wanted, 1 + n_bins]."""
+    """What the variance needs of the pairs of fields that are ``wanted``, [n_fields, n_wanted, 1 + n_bins].
+
+    ``fields`` are centred, each [n_fields, n_obs]. The first column is the sum of products of a spot with itself over
+    the root of n_obs (exact), the others the sum of products by bin over the root of its number of pairs: the scalar
+    product of two rows is the variance under independence.
+    """
     used = where.n_pairs > 0
     out = np.zeros((len(fields[0]), len(wanted), 1 + len(where.n_pairs)))
     for k, (i, j) in enumerate(wanted):
@@ -283,11 +274,6 @@ class Test:
     zscore: Float
     pvalue: Float
     n_effective: Float
-
-
-def test(cross: Float, first: Float, second: Float, n_obs: int) -> Test:
-    """Test of cross-products ``cross`` [n_pairs] = sum_i x_i v_i, given the fields' rows of ``correlograms``."""
-    return judged(cross, (first * second).sum(axis=1), first[:, 0] * second[:, 0] * n_obs, n_obs)
 
 
 def judged(cross: Float, variance: Float, scale: Float, n_obs: int, freedom: Float | None = None) -> Test:

@@ -11,14 +11,13 @@ of its estimate: the depth enters through N_i alone, so that what half the count
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy import linalg, sparse
-from threadpoolctl import ThreadpoolController
+
+from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -86,17 +85,6 @@ class Prior:
     left: Float32
     right: Float32
     share: Float
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def one_thread() -> Any:
-    """BLAS held to one thread, so that sums have the same bits everywhere; finding the libraries takes milliseconds,
-    so that is done once."""
-    return _controller().limit(limits=1)
 
 
 @njit(cache=True)

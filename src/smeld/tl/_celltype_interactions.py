@@ -12,7 +12,7 @@ from scipy import sparse
 from smeld import _adapt, _check, _keys
 from smeld.kernels import edgefields, localp
 from smeld.lr import _resource
-from smeld.tl import _lr_inputs
+from smeld.tl import _links, _lr_inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,8 @@ def celltype_interactions(
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     seen = (np.diff(genes.indptr) >= min_cells)[index].all(axis=1)
     xy = _adapt.xy_um(adata)[order]
-    weights = _lr_inputs.averages(xy, radius_um, within_spot)
+    one = np.zeros(len(xy), dtype=np.intp)  # a single section
+    weights = _links.links(xy, one, radius_um=radius_um, within_spot=within_spot, barrier=None)["unknown"]
     tested = edgefields.by_types(genes, index[seen], weights, xy, np.ascontiguousarray(types[order][:, large]))
     kept = [name for name, is_large in zip(names, large) if is_large]
     if not len(tested.senders):
@@ -184,6 +185,12 @@ def _one_section(adata: Any, key: str) -> None:
             found=f"{adata.obs[batch_key].nunique()} sections in obs[{batch_key!r}], as sm.tl.interactions was told",
             cure=f"take one: adata[adata.obs[{batch_key!r}] == name].copy()",
         )
+
+
+def sending_groups(adata: Any) -> str | None:
+    """Column with who sends and receives: cell types, else domains; None where neither tells spots apart."""
+    names = (k for k in (_keys.CELL_TYPE, _keys.DOMAIN) if k in adata.obs and adata.obs[k].nunique() > 1)
+    return next(names, None)
 
 
 def _neighbourhood(

@@ -12,7 +12,6 @@ from scipy import sparse
 
 from smeld import _adapt, _check
 from smeld.kernels import expression
-from smeld.kernels.graph import spatial_graph
 from smeld.lr import _resource
 from smeld.lr._resource import JOIN
 
@@ -115,22 +114,6 @@ def units(genes: sparse.csc_matrix, pairs: pd.DataFrame, names: Any) -> tuple[sp
     out = sparse.csc_matrix(sparse.hstack(made, format="csc"))
     out.eliminate_zeros()
     return out, units
-
-
-def averages(xy: Float, radius_um: float | None, within_spot: bool) -> sparse.csr_matrix:
-    """Row i averages over the neighbours of spot i; rows of spots without neighbours are empty."""
-    try:
-        graph = spatial_graph(xy) if radius_um is None else spatial_graph(xy, kind="radius", radius_um=radius_um)
-    except ValueError as error:
-        raise _check.problem(str(error)) from error
-    edges = graph.connectivities
-    if within_spot:
-        edges = sparse.csr_matrix(edges + sparse.identity(len(xy), format="csr"))
-    degree = np.asarray(edges.sum(axis=1)).ravel()
-    inverse = np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)
-    made = sparse.csr_matrix(sparse.diags(inverse) @ edges)
-    made.sort_indices()  # or else the first operation that sorts them would change the order of later sums
-    return made
 
 
 def basis(
