@@ -82,6 +82,22 @@ def test_bad_input_is_a_line_and_leaves_nothing(
     assert not (tmp_path / "o").exists()
 
 
+def test_a_single_column_is_no_table_of_pairs(result: Path, tmp_path: Path, capsys: Capture) -> None:
+    pairs = tmp_path / "pairs.csv"
+    for text in ("ligand\nCXCL12\n", "", "ligand,receptor\n,\n"):
+        pairs.write_text(text)
+        out = str(tmp_path / "o")
+        called = command_line.call(capsys, "interactions", str(result), "--out", out, "--pairs", str(pairs))
+        line = called.err.splitlines()[-1]
+        assert called.code == 2 and ("two columns" in line or "cannot be read" in line)
+
+
+def test_without_a_header_the_first_row_is_a_pair(result: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("\ufeffg0,g1\ng2,g3\n", encoding="utf-8")
+    assert len(_followup._table(pairs, [f"g{i}" for i in range(20)])) == 2
+
+
 def test_neither_the_result_nor_a_foreign_folder_is_replaced(result: Path, tmp_path: Path, capsys: Capture) -> None:
     for out in (result, tmp_path / "mine"):
         out.mkdir(exist_ok=True)

@@ -66,16 +66,18 @@ def _adjusted(said: str) -> Any:
 
 def _table(path: Path, genes: Any) -> Any:
     """A table of pairs; without a header its first row is one, too."""
-    import csv
-
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, sep=None, engine="python", keep_default_na=False)
+        with path.open(encoding="utf-8-sig") as lines:
+            first = lines.readline()
+        # not guessed by pandas, which would divide a single column by one of its letters
+        separator = next((c for c in "\t;," if c in first), r"\s+" if " " in first.strip() else ",")
+        table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8-sig")
         if set(table.columns[:2].astype(str)) <= set(genes):
-            table = pd.read_csv(path, sep=None, engine="python", keep_default_na=False, header=None)
+            table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8-sig", header=None)
         return table
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, csv.Error, ValueError) as error:
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
         raise _check.problem(
             f"the pairs in {path.name} cannot be read",
             found=str(error)[:120],

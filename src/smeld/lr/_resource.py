@@ -96,4 +96,10 @@ def checked(given: Any) -> pd.DataFrame:
         out[column] = out[column].str.strip().str.replace(r"\s*\+\s*", JOIN, regex=True)
     out["range"] = out["range"].str.lower().where(out["range"].str.lower().isin(RANGES), "unknown")
     out = out[(out["ligand"] != "") & (out["receptor"] != "")]
+    if not len(out):
+        raise _check.problem(
+            "pairs need two columns, ligand and receptor",
+            found=f"{len(frame)} rows, none with both",
+            cure="name both partners in a row",
+        )
     return out.drop_duplicates(["ligand", "receptor"]).reset_index(drop=True)
