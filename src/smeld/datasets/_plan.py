@@ -31,7 +31,7 @@ LAYOUTS = {
     "cells": Layout(17.5, 0.13, 0.75, 30.0, 100.0, 0.6, 1.0, 0.5),
 }
 #: default number of domains by kind of tissue
-TISSUES = {"layered": 7, "nested": 6, "branched": 7}
+TISSUES = {"layered": 7, "nested": 6, "branched": 7, "folded": 7}
 SPOT_UM = 55.0
 #: distance within which most of a secreted ligand acts (methods: about 100-200 um)
 SECRETED_UM = 150.0

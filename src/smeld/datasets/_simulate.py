@@ -24,7 +24,7 @@ def simulate(
     *,
     seed: int = 0,
     layout: Literal["lattice", "cells"] = "lattice",
-    tissue: Literal["layered", "nested", "branched"] = "layered",
+    tissue: Literal["layered", "nested", "branched", "folded"] = "layered",
     image: bool = True,
     image_information: float = 1.0,
     n_domains: int | None = None,
@@ -58,13 +58,14 @@ def simulate(
         one observation a cell, about 2,800 a square millimetre.
     tissue
         "layered": bands of unequal thickness, as in cortex; "nested": rings around tumour nests in stroma;
-        "branched": the limbs of a tree that grows from a root.
+        "branched": the limbs of a tree that grows from a root; "folded": a band in two or three folds that touch,
+        so that early and late lie side by side.
     image
         False leaves the picture out; the coordinates stay what they are.
     image_information
         0..1, how much the picture's histology follows the domains; at 0 it follows an independent map.
     n_domains
-        Number of domains, 2..15; default 7 (layered), 6 (nested), 7 (branched).
+        Number of domains, 2..15; default 6 (nested), 7 (others).
     n_cell_types
         Number of cell types, scattered: every domain holds most of them, in its own proportions.
     n_pairs
@@ -102,8 +103,8 @@ def simulate(
     ``obs["truth_domain"]``          D1..DK, categorical
     ``obs["truth_cell_type"]``       T1..: the cell's type; on the lattice that of most of its cells
     ``obs["truth_n_cells"]``         number of cells in the spot (1 for cells)
-    ``obs["truth_pseudotime"]``      0..1: depth (layered), core to stroma (nested), along the tree
-    ``obs["truth_branch"]``          "trunk" (layered); nearest nest; main limb of the tree (branched)
+    ``obs["truth_pseudotime"]``      0..1: depth (layered), core to stroma (nested), along tree or band
+    ``obs["truth_branch"]``          "trunk" (layered, folded); nearest nest; main limb of the tree
     ``obs["truth_size_factor"]``     library size, mean about 1
     ``obs["section"]``               number of the section
     ``obsm["truth_proportions"]``    lattice: share of each type among the spot's cells, DataFrame

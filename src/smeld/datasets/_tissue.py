@@ -145,7 +145,34 @@ def branched(n_domains: int, rng: np.random.Generator) -> Shape:
     return Shape(locate, names, tuple(parents))
 
 
-SHAPES = {"layered": layered, "nested": nested, "branched": branched}
+def folded(n_domains: int, rng: np.random.Generator) -> Shape:
+    """A band laid in two or three folds that touch, as a gut or a gyrus cut across; depth grows along the band.
+
+    What lies side by side across a fold may be early and late: distance in space misleads there.
+    """
+    n_folds = int(rng.integers(2, 4))
+    row = (np.arange(n_folds) + 0.5) / n_folds - 0.5
+    end = 0.5 - 0.5 / n_folds  # the band is as wide at its turns as along a fold
+    side = np.where(np.arange(2 * n_folds) // 2 % 2 == np.arange(2 * n_folds) % 2, -end, end)
+    corners = np.stack([side, np.repeat(row, 2)], axis=1)
+    corners[0, 0], corners[-1, 0] = np.sign(corners[[0, -1], 0]) * 0.6  # its two ends lie beyond the tissue's border
+    turn = rng.uniform(0, 2 * np.pi)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    start, way = corners[:-1] @ rotation, np.diff(corners, axis=0) @ rotation
+    along = np.linalg.norm(way, axis=1)
+    before = np.concatenate([[0.0], np.cumsum(along)[:-1]])
+
+    def locate(z: Doubles) -> tuple[Doubles, Ints, None]:
+        step = np.clip(((z[:, None, :] - start) * way).sum(axis=2) / along**2, 0.0, 1.0)
+        gap = np.linalg.norm(z[:, None, :] - (start + step[:, :, None] * way), axis=2)
+        limb = gap.argmin(axis=1)
+        depth = before[limb] + step[np.arange(len(z)), limb] * along[limb]
+        return depth, np.zeros(len(z), dtype=np.int32), None
+
+    return Shape(locate, ("trunk",), _chain(n_domains))
+
+
+SHAPES = {"layered": layered, "nested": nested, "branched": branched, "folded": folded}
 
 
 def _chain(n: int) -> tuple[int, ...]:
