@@ -20,7 +20,7 @@ import smeld as sm
 from smeld import _adapt
 from smeld.datasets import _simulate
 
-LAYOUTS, TISSUES = ("lattice", "cells"), ("layered", "nested", "branched")
+LAYOUTS, TISSUES = ("lattice", "cells"), ("layered", "nested", "branched", "folded")
 
 
 def _same(a: anndata.AnnData, b: anndata.AnnData) -> None:
