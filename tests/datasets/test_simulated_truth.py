@@ -126,7 +126,7 @@ def test_pseudotime_is_a_smooth_gradient_that_follows_the_tree_of_domains(tissue
     for child, parent in tree[tree != "none"].items():
         assert middle[child] > middle[parent]
     branches = a.obs["truth_branch"].nunique()
-        assert branches == 1 if tissue in ("layered", "folded") else branches >= 2
+    assert branches == 1 if tissue in ("layered", "folded") else branches >= 2
 
 
 def test_trajectory_genes_rise_and_fall(spots: anndata.AnnData) -> None:

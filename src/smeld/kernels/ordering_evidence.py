@@ -1,0 +1,132 @@
+"""What speaks for an ordering: expression of points that were hidden from it. And what a block bootstrap does to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.interpolate import BSpline
+from scipy.sparse.linalg import splu
+
+from smeld.kernels import ordering
+from smeld.kernels._threads import one_thread
+from smeld.kernels.ordering import Bool, Candidate, Float
+
+#: cubic splines along an order that expression is described with
+N_SPLINES = 12
+#: what a hidden point still counts, so that the solve stays well-posed
+HIDDEN = 1e-6
+#: a candidate whose share of predicted variance lies this share of the best one's below it has 1/e of its weight
+FALL = 0.05
+#: expression has a say where it adds more than this many standard errors to what space alone predicts
+CLEAR = 2.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """By candidate: ``predicted`` share of the hidden variance; ``error`` the standard error, over blocks, of its
+    difference from ``space`` (the number of the best of those that go by space alone); ``weight`` in the consensus.
+    ``gain``: what the best with expression adds to space alone, and its error."""
+
+    predicted: Float
+    error: Float
+    weight: Float
+    space: int
+    gain: tuple[float, float]
+
+
+def smoothed(weights: sparse.csr_matrix, values: Float, alpha: float, say: Float) -> Float:
+    """Solve (D + alpha L) Z = D X with D = ``say`` [n], how much each point's own values count; Z [n, d].
+
+    Points of no say get what their neighbours have. A part of the graph of which nothing is known gets the mean.
+    """
+    degree = np.asarray(weights.sum(axis=1)).ravel()
+    system = sparse.diags(say + alpha * degree) - alpha * weights
+    mean = values.mean(axis=0)
+    with one_thread():
+        found = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(say[:, None] * (values - mean))
+    return np.asarray(found + mean)
+
+
+def splines(order: Float, n_splines: int = N_SPLINES) -> Float:
+    """Cubic B-splines at an order in [0, 1], [n, n_splines]."""
+    inner = np.linspace(0.0, 1.0, n_splines - 2)
+    knots = np.concatenate([np.zeros(3), inner, np.ones(3)])
+    return np.asarray(BSpline.design_matrix(np.clip(order, 0.0, 1 - 1e-9), knots, 3).toarray())
+
+
+def unexplained(order: Float, values: Float, size: Float) -> Float:
+    """Squared error of each point's ``values`` [n, d] against a smooth function of ``order``, [n], times its size."""
+    root = np.sqrt(size)[:, None]
+    design = splines(order)
+    with one_thread():
+        square = (root * design).T @ (root * design)
+        square[np.diag_indices_from(square)] += 1e-8 * np.trace(square)
+        fit = design @ np.linalg.solve(square, (root * design).T @ (root * values))
+    return np.asarray(size * ((values - fit) ** 2).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Points:
+    """What is ordered: ``values`` [n, d] as measured and ``beside`` [n, e] columns that are taken as they are
+    (morphology); ``weights`` and ``alpha`` of the fusion; the walk in ``space``; ``root``; ``size`` cells by point;
+    ``block`` int [n]; and ``shift`` [n, d], what the point's own smoothed values differ by from the coarse ones'."""
+
+    values: Float
+    beside: Float
+    weights: sparse.csr_matrix
+    alpha: float
+    space: sparse.csr_matrix
+    root: Bool
+    size: Float
+    block: NDArray[np.intp]
+    shift: Float
+
+    def features(self, say: Float) -> Float:
+        """The fused embedding, with ``say`` [n] cells' worth of values at each point."""
+        return np.hstack([smoothed(self.weights, self.values, self.alpha, say) + self.shift, self.beside])
+
+
+def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator) -> Evidence:
+    """Half of the points are hidden, the order found from the others, and what it says of the hidden ones compared
+    with their expression; then the other half.
+
+    Neighbours alone say where a hidden point belongs. Expression that has no place in the tissue predicts nothing.
+    """
+    n = len(points.size)
+    half = rng.permutation(n) % 2 == 0
+    lost = np.zeros((len(candidates), n))
+    for hidden in (half, ~half):
+        features = points.features(np.where(hidden, HIDDEN, points.size))
+        found = ordering.orders(features, points.space, points.root, points.size, candidates)
+        for row, order in zip(lost, found):
+            row[hidden] = unexplained(order[hidden], points.values[hidden], points.size[hidden])
+    total = sum(_variation(points.values[part], points.size[part]) for part in (half, ~half))
+    alone = np.array([c.space == max(k.space for k in candidates) for c in candidates])
+    predicted = 1 - lost.sum(axis=1) / max(total, 1e-300)
+    space = int(np.flatnonzero(alone)[predicted[alone].argmax()])
+    by_block = np.stack([np.bincount(points.block, row) for row in lost - lost[space]])
+    n_blocks = by_block.shape[1]
+    error = np.sqrt(n_blocks * by_block.var(axis=1)) / max(total, 1e-300)
+    best = int(predicted.argmax())
+    gain = (float(predicted[best] - predicted[space]), float(error[best]))
+    weight = np.exp(-(predicted.max() - predicted) / (FALL * max(float(predicted.max()), 1e-12)))
+    if gain[0] <= CLEAR * gain[1]:
+        weight = np.where(
+            alone, np.exp(-(predicted[space] - predicted) / (FALL * max(float(predicted[space]), 1e-12))), 0.0
+        )
+    return Evidence(predicted, error, weight / weight.sum(), space, gain)
+
+
+def _variation(values: Float, size: Float) -> float:
+    mean = (size[:, None] * values).sum(axis=0) / size.sum()
+    return float((size[:, None] * (values - mean) ** 2).sum())
+
+
+def drawn(points: Points, rng: np.random.Generator) -> Float:
+    """Say of every point when blocks are drawn with replacement, [n]: its size times how often its block came."""
+    n_blocks = int(points.block.max()) + 1
+    times = np.bincount(rng.integers(0, n_blocks, n_blocks), minlength=n_blocks)
+    return np.asarray(points.size * np.maximum(times, HIDDEN)[points.block])
