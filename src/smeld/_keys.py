@@ -29,6 +29,7 @@ SME = "sme"
 DOMAIN = "domain"
 CELL_TYPE = "cell_type"
 PIECE = "domain_piece"
+PSEUDOTIME = "pseudotime"
 CONFIDENCE_SUFFIX = "_confidence"
 PROB_SUFFIX = "_prob"
 # uns

@@ -27,12 +27,14 @@ CLEAR = 2.0
 @dataclass(frozen=True)
 class Evidence:
     """By candidate: ``predicted`` share of the hidden variance; ``error`` the standard error, over blocks, of its
-    difference from ``space`` (the number of the best of those that go by space alone); ``weight`` in the consensus.
+    difference from ``space`` (the number of the best of those that go by space alone); ``weight`` in the consensus;
+    ``doubt`` the same without regard to whether expression has a say, which is what a bootstrap draws by.
     ``gain``: what the best with expression adds to space alone, and its error."""
 
     predicted: Float
     error: Float
     weight: Float
+    doubt: Float
     space: int
     gain: tuple[float, float]
 
@@ -112,12 +114,18 @@ def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator)
     error = np.sqrt(n_blocks * by_block.var(axis=1)) / max(total, 1e-300)
     best = int(predicted.argmax())
     gain = (float(predicted[best] - predicted[space]), float(error[best]))
-    weight = np.exp(-(predicted.max() - predicted) / (FALL * max(float(predicted.max()), 1e-12)))
+    weight = doubt = _weights(predicted)
     if gain[0] <= CLEAR * gain[1]:
-        weight = np.where(
-            alone, np.exp(-(predicted[space] - predicted) / (FALL * max(float(predicted[space]), 1e-12))), 0.0
-        )
-    return Evidence(predicted, error, weight / weight.sum(), space, gain)
+        weight = np.zeros(len(candidates))
+        weight[alone] = _weights(predicted[alone])
+    return Evidence(predicted, error, weight, doubt, space, gain)
+
+
+def _weights(predicted: Float) -> Float:
+    """What predicts nearly as well as the best counts nearly as much."""
+    best = float(predicted.max())
+    weight = np.exp(-(best - predicted) / (FALL * max(best, 1e-12)))
+    return np.asarray(weight / weight.sum())
 
 
 def _variation(values: Float, size: Float) -> float:

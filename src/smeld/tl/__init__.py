@@ -5,10 +5,12 @@ from smeld.tl._contiguity import Contiguity, contiguity
 from smeld.tl._denoise import Denoised, denoise, impute
 from smeld.tl._domains import Domains, domains
 from smeld.tl._interactions import Interactions, interactions
+from smeld.tl._lineage import cellrank_kernel, transition_matrix
 from smeld.tl._markers import markers
 from smeld.tl._pieces import Pieces, pieces
 from smeld.tl._quality import QualityControl, quality_control
 from smeld.tl._same_domain import same_domain
+from smeld.tl._trajectory import Trajectory, trajectory
 
 __all__ = [
     "CelltypeInteractions",
@@ -18,6 +20,8 @@ __all__ = [
     "Interactions",
     "Pieces",
     "QualityControl",
+    "Trajectory",
+    "cellrank_kernel",
     "celltype_interactions",
     "contiguity",
     "denoise",
@@ -28,4 +32,6 @@ __all__ = [
     "pieces",
     "quality_control",
     "same_domain",
+    "trajectory",
+    "transition_matrix",
 ]
