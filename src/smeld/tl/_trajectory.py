@@ -105,7 +105,7 @@ def trajectory(
     Writes
     ------
     ``obs["pseudotime"]`` in [0, 1] (ranks), ``obs["pseudotime_low"]``, ``obs["pseudotime_high"]`` (90 %),
-    ``obs["pseudotime_branch"]``, ``obsm["pseudotime_fates"]`` (DataFrame [n_obs, n_terminals], chances),
+    ``obs["pseudotime_branch"]``, ``obs["pseudotime_root"]`` (bool), ``obsm["pseudotime_fates"]`` (DataFrame [n_obs, n_terminals], chances),
     ``obsm["pseudotime_direction"]`` [n_obs, 2] (gradient, per um), ``uns["pseudotime_evidence"]``,
     ``uns["pseudotime_nodes"]``, ``uns["pseudotime_edges"]`` (tables), ``uns["pseudotime_potency"]`` with ``"auto"``,
     and for scanpy ``obs["dpt_pseudotime"]`` and ``uns["paga"]`` (with the default ``key_added``, unless they are
@@ -272,6 +272,9 @@ def _write(
         column = np.full(n, np.nan)
         column[at] = np.clip(values, 0.0, 1.0)
         adata.obs[name] = column
+    root = np.zeros(n, dtype=bool)
+    root[section.order] = begins.cells
+    adata.obs[f"{key}_root"] = root
     branch = np.full(n, None, dtype=object)
     branch[at] = tree.branch
     adata.obs[f"{key}_branch"] = pd.Categorical(branch, categories=tree.branch_names)
