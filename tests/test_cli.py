@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands() -> None:
-    assert names_of_commands() == ["demo", "interactions", "replay", "report", "run"]
+    assert names_of_commands() == ["demo", "interactions", "replay", "report", "run", "trajectory"]
 
 
 @pytest.mark.parametrize("command", names_of_commands())
@@ -137,6 +137,7 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch,
     given: dict[str, Any] = {
         "platform": "h5ad", "n_domains": 3, "seed": 4, "image": "/a.tif", "image_scale": 0.5,
         "um_per_unit": 2.5, "max_megapixels": 7.0, "min_counts": 9.0, "encoder": "none", "method": "sme",
+        "root": "MBP",
     }  # fmt: skip
     seen: list[pipeline.RunConfig] = []
 
@@ -146,8 +147,16 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(pipeline, "run", run)
     options = [str(w) for name, value in given.items() for w in (f"--{name.replace('_', '-')}", value)]
-    command_line.call(capsys, "run", "/section", "--out", "out", *options, "--no-evidence", "--interactions")
-    assert seen[0].model_dump() == {"path": "/section", **given, "evidence": False, "interactions": True}
+    command_line.call(
+        capsys, "run", "/section", "--out", "out", *options, "--no-evidence", "--interactions", "--trajectory"
+    )
+    assert seen[0].model_dump() == {
+        "path": "/section",
+        **given,
+        "evidence": False,
+        "interactions": True,
+        "trajectory": True,
+    }
 
 
 def test_options_of_reading_are_those_of_read() -> None:

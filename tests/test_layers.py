@@ -28,6 +28,7 @@ HEIGHT = {
     "tl": 4,
     "pl": 5,
     "_report": 6, "_report_facts": 6, "_report_pairs": 6, "viewer": 6,
+    "_optional": 6,
     "pipeline": 7,
     "_followup": 8,
     "cli": 9,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smeld import _check, _keys, io, pipeline, tl
+from smeld import _check, _keys, _optional, io, pipeline, tl
 from smeld._report import report, save_figures
 from smeld.io._safe import replacing_folder
 from smeld.tl._celltype_interactions import sending_groups
@@ -15,9 +15,14 @@ from smeld.tl._celltype_interactions import sending_groups
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: marks a folder of ours, and says how it was made
-SETTINGS = "interactions.toml"
-WRITTEN = (pipeline.RESULT, pipeline.REPORT, SETTINGS, "tables/*.csv", "figures/*.png", "figures/*.svg")
+#: mark a folder of ours, and say how it was made
+SETTINGS, ORDERED = "interactions.toml", "trajectory.toml"
+WRITTEN = (pipeline.RESULT, pipeline.REPORT, SETTINGS, ORDERED, "tables/*.csv", "figures/*.png", "figures/*.svg")
+
+#: tables of interactions
+PAIR_TABLES = (_keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS)
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,44 @@ class PairSettings:
     seed: int = 0
 
 
-def interactions(
-    result: Path, out: Path, settings: PairSettings, *, say: Callable[[str], None] = lambda message: None
-) -> Path:
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """Settings of ``smeld trajectory``: those of ``sm.tl.trajectory``, and ``path`` and ``branch`` (two names with a
+    comma between) of ``sm.tl.transition_genes``."""
+
+    root: str = "auto"
+    groups: str = _keys.DOMAIN
+    within: str | None = None
+    balance: float | None = None
+    n_bootstraps: int = 40
+    path: str | None = None
+    branch: str | None = None
+    batch_key: str | None = None
+    seed: int = 0
+
+
+def interactions(result: Path, out: Path, settings: PairSettings, *, say: Say = lambda message: None) -> Path:
     """Test the pairs of a stored result; the folder ``out`` holds it all and appears when everything is complete."""
+    stored, adata = _read(result, out, say)
+    table = None if settings.pairs is None else _table(Path(settings.pairs), adata.var_names)
+    with replacing_folder(out, known=WRITTEN, marker=SETTINGS) as temporary:
+        _test(adata, table, settings, say)
+        say("writing tables, figures and report")
+        _write(adata, temporary, settings, stored, SETTINGS)
+    return out / pipeline.REPORT
+
+
+def trajectory(result: Path, out: Path, settings: TrajectorySettings, *, say: Say = lambda message: None) -> Path:
+    """Order the cells of a stored result from a root; ``out`` as with :func:`interactions`."""
+    stored, adata = _read(result, out, say)
+    with replacing_folder(out, known=WRITTEN, marker=ORDERED) as temporary:
+        _order(adata, settings, say)
+        say("writing tables, figures and report")
+        _write(adata, temporary, settings, stored, ORDERED)
+    return out / pipeline.REPORT
+
+
+def _read(result: Path, out: Path, say: Say) -> tuple[Path, AnnData]:
     stored = result / pipeline.RESULT if result.is_dir() else result
     if out.resolve() in (result.resolve(), stored.resolve().parent):
         raise _check.problem(
@@ -49,13 +88,28 @@ def interactions(
             cure="give another folder with --out",
         )
     say("reading")
-    adata = io.read(stored, "h5ad")
-    table = None if settings.pairs is None else _table(Path(settings.pairs), adata.var_names)
-    with replacing_folder(out, known=WRITTEN, marker=SETTINGS) as temporary:
-        _test(adata, table, settings, say)
-        say("writing tables, figures and report")
-        _write(adata, temporary, settings, stored)
-    return out / pipeline.REPORT
+    return stored, io.read(stored, "h5ad")
+
+
+def _order(adata: AnnData, settings: TrajectorySettings, say: Say) -> None:
+    say(f"trajectory (root {settings.root})")
+    shared = {"batch_key": settings.batch_key, "seed": settings.seed}
+    tl.trajectory(
+        adata,
+        settings.root,
+        groups=settings.groups,
+        within=settings.within,
+        balance=settings.balance,
+        n_bootstraps=settings.n_bootstraps,
+        **shared,
+    )
+    say("genes along it")
+    between = None if settings.branch is None else [name.strip() for name in settings.branch.split(",")]
+    if between is not None and len(between) != 2:
+        raise _check.problem("two branches are compared", found=str(settings.branch), cure='give --branch "X,Y"')
+    key = _keys.PSEUDOTIME if settings.within is None else f"{_keys.PSEUDOTIME}_{settings.within}"
+    pair = None if between is None else (between[0], between[1])
+    tl.transition_genes(adata, path=settings.path, branch=pair, key=key, **shared)
 
 
 def _adjusted(said: str) -> Any:
@@ -85,7 +139,7 @@ def _table(path: Path, genes: Any) -> Any:
         ) from error
 
 
-def _test(adata: AnnData, table: Any, settings: PairSettings, say: Callable[[str], None]) -> None:
+def _test(adata: AnnData, table: Any, settings: PairSettings, say: Say) -> None:
     say(f"ligand-receptor pairs ({settings.statistic})")
     tl.interactions(
         adata,
@@ -105,13 +159,18 @@ def _test(adata: AnnData, table: Any, settings: PairSettings, say: Callable[[str
         tl.celltype_interactions(adata, groups)
 
 
-def _write(adata: AnnData, folder: Path, settings: PairSettings, stored: Path) -> None:
+def _write(
+    adata: AnnData, folder: Path, settings: PairSettings | TrajectorySettings, stored: Path, record: str
+) -> None:
     io.write(adata, folder / pipeline.RESULT)
-    names = (_keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS, _keys.INTERACTIONS_QQ)
-    pipeline.write_tables({name: adata.uns[name] for name in names if name in adata.uns}, folder / pipeline.TABLES)
+    pairs = record == SETTINGS
+    names = [n for n in _optional.TABLES if (n in PAIR_TABLES) == pairs]
+    names += [_keys.INTERACTIONS_QQ] if pairs else [n for n in adata.uns if str(n).startswith(_keys.PSEUDOTIME)]
+    tables = {name: adata.uns[name] for name in dict.fromkeys(names) if name in adata.uns}
+    pipeline.write_tables(tables, folder / pipeline.TABLES)
     save_figures(adata, folder / pipeline.FIGURES)
     report(adata, folder / pipeline.REPORT, title=stored.name)
     given = {k: v for k, v in vars(settings).items() if v not in (None, False)}
     inputs = {stored.name: pipeline.file_hash(stored)}
-    record = {"interactions": given, "versions": pipeline.versions(), "inputs": inputs}
-    (folder / SETTINGS).write_text(pipeline.to_toml(record), encoding="utf-8")
+    made = {record.removesuffix(".toml"): given, "versions": pipeline.versions(), "inputs": inputs}
+    (folder / record).write_text(pipeline.to_toml(made), encoding="utf-8")

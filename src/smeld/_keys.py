@@ -39,6 +39,7 @@ MARKERS = "domain_markers"
 INTERACTIONS = "interactions"
 INTERACTIONS_QQ = "interactions_qq"  # p-values of pairs, surrogates and decoys, as quantiles
 CELLTYPE_INTERACTIONS = "celltype_interactions"
+TRANSITION_GENES = "transition_genes"
 WARNINGS = "warnings"
 
 # uns["spatial"][library]["metadata"]: smeld's own facts about a section, beside scanpy's scale factors

@@ -91,6 +91,8 @@ def run(
         bool, typer.Option("--evidence/--no-evidence", help="Choose the fusion weights from held-out counts.")
     ] = True,
     interactions: Annotated[bool, typer.Option("--interactions", help="Also test ligand-receptor pairs.")] = False,
+    trajectory: Annotated[bool, typer.Option("--trajectory", help="Also order the spots from a root.")] = False,
+    root: Annotated[str, typer.Option(help="Where the trajectory begins: a domain, a gene, a spot, or auto.")] = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -112,6 +114,8 @@ def run(
         method=method,
         evidence=evidence,
         interactions=interactions,
+        trajectory=trajectory,
+        root=root,
     )
     say = _say()
     _finish(pipeline.run(config, out, say=say), say)
@@ -221,6 +225,48 @@ def interactions_command(
         seed=seed,
     )
     written = _followup.interactions(result, out, settings, say=say)
+    say("done")
+    if not quiet:
+        typer.echo(written.resolve())
+
+
+@app.command("trajectory")
+def trajectory_command(
+    result: Annotated[Path, typer.Argument(help="A result.h5ad, or the folder that holds one.")],
+    out: Out,
+    root: Annotated[str, typer.Option(help="Where it begins: a label of --groups, a gene, a spot, or auto.")] = "auto",
+    groups: Annotated[str, typer.Option(help="Column of obs with the nodes of the tree.")] = "domain",
+    within: Annotated[str | None, typer.Option(help="Order the spots of this label only.")] = None,
+    balance: Annotated[
+        float | None, typer.Option(help="Share of steps in space, 0 to 1; chosen by evidence if not given.")
+    ] = None,
+    n_bootstraps: Annotated[int, typer.Option(help="Draws for intervals and support.")] = 40,
+    path: Annotated[
+        str | None, typer.Option(help="Test genes on the way to this label; all spots if not given.")
+    ] = None,
+    branch: Annotated[str | None, typer.Option(help="Two labels, a comma between: genes that set them apart.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Order the spots of a stored result from a root, and test the genes along it."""
+    from smeld import _followup
+
+    _verbosity(quiet, verbose)
+    say = _say()
+    settings = _followup.TrajectorySettings(
+        root=root,
+        groups=groups,
+        within=within,
+        balance=balance,
+        n_bootstraps=n_bootstraps,
+        path=path,
+        branch=branch,
+        batch_key=batch_key,
+        seed=seed,
+    )
+    written = _followup.trajectory(result, out, settings, say=say)
     say("done")
     if not quiet:
         typer.echo(written.resolve())

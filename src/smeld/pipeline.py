@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from smeld import _adapt, _check, _keys, fusion, io, morph, tl
+from smeld import _adapt, _check, _keys, _optional, fusion, io, morph, tl
 from smeld._image import MAX_MEGAPIXELS
 from smeld._report import report, save_figures
 from smeld.io._safe import refuse_foreign, replacing_folder
-from smeld.tl._celltype_interactions import sending_groups
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,6 +65,8 @@ class RunConfig(BaseModel):
     method: str = "sme"
     evidence: bool = True
     interactions: bool = False
+    trajectory: bool = False
+    root: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -179,17 +180,10 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
     tl.markers(adata)
     if config.interactions:
         say("ligand-receptor pairs")
-        _interactions(adata, config.seed)
-
-
-def _interactions(adata: AnnData, seed: int) -> None:
-    """A section without any pair has its other results all the same."""
-    try:
-        tl.interactions(adata, seed=seed)
-        if (groups := sending_groups(adata)) and len(adata.uns[_keys.INTERACTIONS]):
-            tl.celltype_interactions(adata, groups)
-    except _check.InputError as error:
-        _check.warn(f"ligand-receptor pairs were not all tested: {error}", adata)
+        _optional.interactions(adata, config.seed)
+    if config.trajectory:
+        say(f"trajectory (root {config.root})")
+        _optional.trajectory(adata, config.root, config.seed)
 
 
 def _write_results(adata: AnnData, folder: Path, config: RunConfig) -> None:
@@ -216,7 +210,10 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
     names = [_keys.DOMAIN, _keys.DOMAIN + _keys.CONFIDENCE_SUFFIX, _keys.PIECE]
     quality = [c for c in ("total_counts", "n_genes_by_counts", "pct_counts_mt", "low_counts") if c in adata.obs]
     spots = pd.DataFrame({"spot": adata.obs_names, "x_um": xy[:, 0], "y_um": xy[:, 1]})
-    for column in [*names, *quality]:
+    ordered = [
+        c for c in (_keys.PSEUDOTIME, *(f"{_keys.PSEUDOTIME}_{e}" for e in ("low", "high", "branch"))) if c in adata.obs
+    ]
+    for column in [*names, *quality, *ordered]:
         spots[column] = adata.obs[column].to_numpy()
     grouped = spots.groupby(_keys.DOMAIN, observed=True)
     summary = grouped.agg(
@@ -231,7 +228,7 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
         "markers": adata.uns[_keys.MARKERS],
         "domain_pieces": adata.uns[_keys.PIECE + "s"],
     }
-    for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection", _keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS):
+    for key in ("fusion_evidence", f"{_keys.DOMAIN}_selection", *_optional.TABLES):
         if key in adata.uns:
             tables[key] = adata.uns[key]
     return tables

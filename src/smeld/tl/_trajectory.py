@@ -105,11 +105,11 @@ def trajectory(
     Writes
     ------
     ``obs["pseudotime"]`` in [0, 1] (ranks), ``obs["pseudotime_low"]``, ``obs["pseudotime_high"]`` (90 %),
-    ``obs["pseudotime_branch"]``, ``obs["pseudotime_root"]`` (bool), ``obsm["pseudotime_fates"]`` (DataFrame [n_obs, n_terminals], chances),
-    ``obsm["pseudotime_direction"]`` [n_obs, 2] (gradient, per um), ``uns["pseudotime_evidence"]``,
-    ``uns["pseudotime_nodes"]``, ``uns["pseudotime_edges"]`` (tables), ``uns["pseudotime_potency"]`` with ``"auto"``,
-    and for scanpy ``obs["dpt_pseudotime"]`` and ``uns["paga"]`` (with the default ``key_added``, unless they are
-    there and not smeld's).
+    ``obs["pseudotime_branch"]``, ``obs["pseudotime_root"]`` (bool), ``obsm["pseudotime_fates"]`` (DataFrame
+    [n_obs, n_terminals], chances), ``obsm["pseudotime_direction"]`` [n_obs, 2] (gradient, per um),
+    ``uns["pseudotime_evidence"]``, ``uns["pseudotime_nodes"]``, ``uns["pseudotime_edges"]`` (tables),
+    ``uns["pseudotime_potency"]`` with ``"auto"``, and for scanpy ``obs["dpt_pseudotime"]`` and ``uns["paga"]`` (with
+    the default ``key_added``, unless they are there and not smeld's).
 
     Returns
     -------
