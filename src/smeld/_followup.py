@@ -93,7 +93,6 @@ def _read(result: Path, out: Path, say: Say) -> tuple[Path, AnnData]:
 
 def _order(adata: AnnData, settings: TrajectorySettings, say: Say) -> None:
     say(f"trajectory (root {settings.root})")
-    shared = {"batch_key": settings.batch_key, "seed": settings.seed}
     tl.trajectory(
         adata,
         settings.root,
@@ -101,7 +100,8 @@ def _order(adata: AnnData, settings: TrajectorySettings, say: Say) -> None:
         within=settings.within,
         balance=settings.balance,
         n_bootstraps=settings.n_bootstraps,
-        **shared,
+        batch_key=settings.batch_key,
+        seed=settings.seed,
     )
     say("genes along it")
     between = None if settings.branch is None else [name.strip() for name in settings.branch.split(",")]
@@ -109,7 +109,9 @@ def _order(adata: AnnData, settings: TrajectorySettings, say: Say) -> None:
         raise _check.problem("two branches are compared", found=str(settings.branch), cure='give --branch "X,Y"')
     key = _keys.PSEUDOTIME if settings.within is None else f"{_keys.PSEUDOTIME}_{settings.within}"
     pair = None if between is None else (between[0], between[1])
-    tl.transition_genes(adata, path=settings.path, branch=pair, key=key, **shared)
+    tl.transition_genes(
+        adata, path=settings.path, branch=pair, key=key, batch_key=settings.batch_key, seed=settings.seed
+    )
 
 
 def _adjusted(said: str) -> Any:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import linalg, sparse
 from scipy.sparse.linalg import eigsh, splu
 from scipy.stats import rankdata
 
@@ -31,16 +31,19 @@ STEPS = 300.0
 N_COMPONENTS, TIP = 15, 0.1
 #: rows of a table of distances held together
 ROWS = 1024
+#: share of entries from which a sparse factor would fill up
+DENSE = 0.02
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One way to order: ``kind`` ("resolvent" or "diffusion"), ``n_neighbors`` in expression, ``space`` the share of
-    steps that go along space."""
+    steps that go along space, and ``smoothing``, in multiples of what the fusion chose."""
 
     kind: str
     n_neighbors: int
     space: float
+    smoothing: float = 1.0
 
 
 def expression_walk(features: Float, n_neighbors: int) -> sparse.csr_matrix:
@@ -95,7 +98,10 @@ def resolvent(walk: sparse.csr_matrix, root: Bool, steps: float = STEPS) -> Floa
     degree = np.asarray(walk.sum(axis=1)).ravel()
     system = sparse.diags(degree * (1 + steps)) - steps * walk
     with one_thread():
-        chance = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(degree * root)
+        if walk.nnz > DENSE * walk.shape[0] ** 2:
+            chance = linalg.solve(system.toarray(), degree * root, assume_a="pos")
+        else:
+            chance = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(degree * root)
     return np.asarray(-np.log(np.maximum(chance, 1e-300)))
 
 
@@ -133,12 +139,17 @@ def ranks(values: Float, size: Float) -> Float:
     return np.asarray((middle[whole] - low) / (high - low) if high > low else np.full(len(values), 0.5))
 
 
-def orders(features: Float, space: sparse.csr_matrix, root: Bool, size: Float, candidates: list[Candidate]) -> Float:
-    """Rank-scaled order of the points by every candidate, [n_candidates, n]."""
-    walks = {k: expression_walk(features, k) for k in sorted({c.n_neighbors for c in candidates})}
+def orders(
+    features: dict[float, Float], space: sparse.csr_matrix, root: Bool, size: Float, candidates: list[Candidate]
+) -> Float:
+    """Rank-scaled order of the points by every candidate, [n_candidates, n]; ``features`` by smoothing."""
+    wanted = sorted({(c.smoothing, c.n_neighbors) for c in candidates if c.space < 1})
+    walks = {(a, k): expression_walk(features[a], k) for a, k in wanted}
     out = []
     for c in candidates:
-        walk = sparse.csr_matrix((1 - c.space) * walks[c.n_neighbors] + c.space * space)
+        walk = space
+        if c.space < 1:
+            walk = sparse.csr_matrix((1 - c.space) * walks[c.smoothing, c.n_neighbors] + c.space * space)
         found = resolvent(walk, root) if c.kind == "resolvent" else diffusion(walk, root)
         out.append(ranks(found, size))
     return np.stack(out)

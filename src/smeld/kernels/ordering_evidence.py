@@ -86,9 +86,15 @@ class Points:
     block: NDArray[np.intp]
     shift: Float
 
-    def features(self, say: Float) -> Float:
+    def features(self, say: Float, smoothing: float = 1.0) -> Float:
         """The fused embedding, with ``say`` [n] cells' worth of values at each point."""
-        return np.hstack([smoothed(self.weights, self.values, self.alpha, say) + self.shift, self.beside])
+        found = smoothed(self.weights, self.values, self.alpha * smoothing, say)
+        return np.hstack([found + self.shift, self.beside])
+
+    def orders(self, say: Float, candidates: list[Candidate]) -> Float:
+        """Order of the points by every candidate, ranks, [n_candidates, n]."""
+        features = {a: self.features(say, a) for a in sorted({c.smoothing for c in candidates})}
+        return ordering.orders(features, self.space, self.root, self.size, candidates)
 
 
 def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator) -> Evidence:
@@ -101,12 +107,12 @@ def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator)
     half = rng.permutation(n) % 2 == 0
     lost = np.zeros((len(candidates), n))
     for hidden in (half, ~half):
-        features = points.features(np.where(hidden, HIDDEN, points.size))
-        found = ordering.orders(features, points.space, points.root, points.size, candidates)
+        found = points.orders(np.where(hidden, HIDDEN, points.size), candidates)
         for row, order in zip(lost, found):
             row[hidden] = unexplained(order[hidden], points.values[hidden], points.size[hidden])
     total = sum(_variation(points.values[part], points.size[part]) for part in (half, ~half))
-    alone = np.array([c.space == max(k.space for k in candidates) for c in candidates])
+    most = max(c.space for c in candidates)
+    alone = np.array([c.space == most for c in candidates])
     predicted = 1 - lost.sum(axis=1) / max(total, 1e-300)
     space = int(np.flatnonzero(alone)[predicted[alone].argmax()])
     by_block = np.stack([np.bincount(points.block, row) for row in lost - lost[space]])

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csgraph
 
 from smeld import _adapt, _check, _keys
 from smeld._progress import track
 from smeld.kernels import lineage, ordering, ordering_evidence
 from smeld.kernels.ordering import Candidate
-from smeld.kernels.ordering_evidence import Evidence
+from smeld.kernels.ordering_evidence import Evidence, Points
 from smeld.tl import _lineage
 from smeld.tl import _trajectory_inputs as _inputs
 from smeld.tl._root import Root, Start
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
-#: shares of steps in space that are looked at; 0 and 1 would leave parts of a section unreached
-SHARES = (0.02, 0.25, 0.5, 0.75, 0.98)
-#: neighbours in expression
-N_NEIGHBORS = (30, 60)
+#: shares of steps in space that are looked at; 0 would leave parts of a section unreached. The last is space alone, and
+#: beside it what takes its place where space alone does not join the section
+SHARES, NEARLY_ALONE = (0.02, 0.25, 0.6, 1.0), 0.98
+#: neighbours in expression, as shares of the points, and the fewest; and how strongly values are smoothed, in multiples
+#: of what the fusion chose, which is best for domains and may smear a fold
+NEIGHBORS, FEWEST, SMOOTHING = (1 / 32, 1 / 8), 10, (1.0, 1 / 3)
 #: an interval reaches so many standard deviations of the bootstrap, of no less than this. The bootstrap does not know
 #: how a true order differs from any that can be told from the data: its own quantiles cover 53 to 64 %. Set on
 #: simulated sections other than those of docs/benchmarks.md
@@ -88,7 +91,7 @@ def trajectory(
         Label of ``groups``: only its cells are ordered (the local level). A ``root`` that is another label then means
         those of its cells that touch that one.
     balance
-        Share of steps in space, 0..1 (0.02 to 0.98 are used); None: by the evidence.
+        Share of steps in space, 0..1 (no less than 0.02 is used); None: by the evidence.
     n_bootstraps
         Draws of spatial blocks for intervals and for the support of edges; at least 2.
     use_rep
@@ -141,10 +144,9 @@ def trajectory(
     begins = _inputs.begin(adata, root, groups, within, section, layer)
     part = _inputs.part(section, chosen, begins)
     seeds = np.random.SeedSequence(seed).spawn(2)
-    candidates = _candidates(balance)
+    candidates = _candidates(balance, part.points)
     evidence = ordering_evidence.weigh(part.points, candidates, np.random.default_rng(seeds[0]))
-    features = part.points.features(part.points.size)
-    orders = ordering.orders(features, part.points.space, part.points.root, part.points.size, candidates)
+    orders = part.points.orders(part.points.size, candidates)
     made = _lineage.Tree(adata, groups, part.rows, part.made, part.points, section.weights_of(part.rows))
     point_order = ordering.ranks(evidence.weight @ orders, part.points.size)
     draws = _bootstrapped(part, candidates, evidence, n_bootstraps, np.random.default_rng(seeds[1]))
@@ -182,15 +184,22 @@ def _check_settings(adata: Any, groups: str, within: str | None, balance: float 
             raise _check.unknown(f"label of obs[{groups!r}]", within, names)
 
 
-def _candidates(balance: float | None) -> list[Candidate]:
-    """All ways to order; by space alone the neighbours in expression do not matter."""
-    shares = SHARES if balance is None else (float(np.clip(balance, SHARES[0], SHARES[-1])),)
-    return [
-        Candidate(kind, k, s)
+def _candidates(balance: float | None, points: Points) -> list[Candidate]:
+    """All ways to order. By space alone neighbours in expression do not matter, and the resolvent is the one that is
+    close to distance along the tissue."""
+    joined = csgraph.connected_components(points.space, directed=False)[0] == 1
+    most = SHARES[-1] if joined else NEARLY_ALONE
+    shares = [min(s, most) for s in SHARES] if balance is None else [float(np.clip(balance, SHARES[0], most))]
+    near = sorted({max(FEWEST, round(share * len(points.size))) for share in NEIGHBORS})
+    mixed = [
+        Candidate(kind, k, s, a)
         for kind in ("resolvent", "diffusion")
         for s in shares
-        for k in (N_NEIGHBORS if s < SHARES[-1] else N_NEIGHBORS[:1])
+        if s < most
+        for k in near
+        for a in SMOOTHING
     ]
+    return mixed + [Candidate("resolvent", near[0], s) for s in shares if s == most]
 
 
 def _bootstrapped(
@@ -200,9 +209,7 @@ def _bootstrapped(
     found = []
     for _ in track(range(n), "bootstrap"):
         chosen = candidates[int(rng.choice(len(candidates), p=evidence.doubt))]
-        features = part.points.features(ordering_evidence.drawn(part.points, rng))
-        p = part.points
-        found.append(ordering.orders(features, p.space, p.root, p.size, [chosen])[0])
+        found.append(part.points.orders(ordering_evidence.drawn(part.points, rng), [chosen])[0])
     return np.stack(found)
 
 
@@ -225,6 +232,7 @@ def _evidence_table(candidates: list[Candidate], evidence: Evidence) -> pd.DataF
             "kind": [c.kind for c in candidates],
             "n_neighbors": [c.n_neighbors for c in candidates],
             "space_share": [c.space for c in candidates],
+            "smoothing": [c.smoothing for c in candidates],
             "predicted": evidence.predicted,
             "gain_over_space": evidence.predicted - evidence.predicted[evidence.space],
             "standard_error": evidence.error,
