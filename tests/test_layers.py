@@ -27,7 +27,7 @@ HEIGHT = {
     "io": 3, "morph": 3, "fusion": 3, "lr": 3, "datasets": 3,
     "tl": 4,
     "pl": 5,
-    "_report": 6, "_report_facts": 6, "_report_pairs": 6, "viewer": 6,
+    "_report": 6, "_report_facts": 6, "_report_pairs": 6, "_report_trajectory": 6, "viewer": 6,
     "_optional": 6,
     "pipeline": 7,
     "_followup": 8,
@@ -37,7 +37,7 @@ HEIGHT = {
 #: parts of one height that belong together
 TOGETHER = (
     {"_check", "_keys", "_registry", "_image", "_adapt", "_progress"},
-    {"_report", "_report_facts", "_report_pairs"},
+    {"_report", "_report_facts", "_report_pairs", "_report_trajectory"},
 )
 #: what kernels may use: arrays and the mathematics on them
 KERNEL_PACKAGES = {"numpy", "scipy", "numba", "sklearn", "skimage", "threadpoolctl", "PIL"}

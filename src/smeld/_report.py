@@ -13,6 +13,7 @@ import numpy as np
 from smeld import __version__, _adapt, _check, _keys
 from smeld import _report_facts as facts
 from smeld import _report_pairs as pairs
+from smeld import _report_trajectory as trajectory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,7 +87,7 @@ def save_figures(
 
     The folder is made where it is missing. Returned are the files written, in the order of the report: some
     of ``section``, ``domains``, ``confidence``, ``quality_control``, ``embedding``, ``markers``, and those of
-    ligand-receptor pairs.
+    ligand-receptor pairs and of trajectories.
     """
     from smeld.io._write import replacing
     from smeld.pl import style
@@ -217,6 +218,7 @@ _FIGURES: dict[str, _Draw] = {
     "embedding": _embedding,
     "markers": _markers,
     **pairs.FIGURES,
+    **trajectory.FIGURES,
 }
 
 
@@ -246,6 +248,8 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
     shown: tuple[str, ...] = ("section_and_domains", "confidence", "quality_control", "embedding", "markers")
     stored = pairs.content(adata)
     shown += tuple(pairs.FIGURES) if stored else ()
+    ordered = trajectory.content(adata, noun)
+    shown += tuple(trajectory.FIGURES) if ordered else ()
     figures = {name: _picture(adata, name, key, library_id) for name in shown}
     return {
         "title": title if title is not None else (f"Section {found[0]}" if found else "Spatial section"),
@@ -272,6 +276,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "evidence": facts.table(adata.uns.get("fusion_evidence")),
         "modalities": facts.modalities(adata, noun),
         "interactions": stored,
+        "trajectory": ordered,
         "steps": facts.steps(adata),
         "versions": facts.versions(),
     }

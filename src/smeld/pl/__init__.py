@@ -14,10 +14,13 @@ from smeld.pl.calibration import qq
 from smeld.pl.celltype_pairs import celltype_heatmap
 from smeld.pl.distributions import quality_control
 from smeld.pl.dots import markers
+from smeld.pl.gene_courses import gene_courses, gene_order
 from smeld.pl.maps import confidence, domains, gene, section
 from smeld.pl.pair_maps import colocation, interaction_arrows, interaction_map
 from smeld.pl.pairs import interactions
 from smeld.pl.scatter import embedding
+from smeld.pl.trajectory_maps import fates, local_pseudotime, pseudotime
+from smeld.pl.trajectory_tree import trajectory_tree
 from smeld.pl.type_network import celltype_network
 
 __all__ = [
@@ -27,15 +30,21 @@ __all__ = [
     "confidence",
     "domains",
     "embedding",
+    "fates",
     "gene",
+    "gene_courses",
+    "gene_order",
     "interaction_arrows",
     "interaction_map",
     "interactions",
+    "local_pseudotime",
     "markers",
     "palette",
+    "pseudotime",
     "qq",
     "quality_control",
     "save",
     "section",
     "style",
+    "trajectory_tree",
 ]
