@@ -88,10 +88,11 @@ def extension(made: Coarse, xy_um: Float, section: Int, features: Float) -> spar
         unlike = _unlike(features, here, made.at[near])
         away = away.reshape(len(here), k)
         scale = np.maximum(away[:, k // 2 : k // 2 + 1], 1e-9), np.maximum(np.median(unlike), 1e-12)
-        share = np.exp(-2 * (away / scale[0]) ** 2 - unlike / scale[1])
+        cost = 2 * (away / scale[0]) ** 2 + unlike / scale[1]
+        share = np.exp(cost.min(axis=1, keepdims=True) - cost)  # a cell unlike all has its nearest
         rows.append(np.repeat(here, k))
         columns.append(near.ravel())
-        values.append((share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300)).ravel())
+        values.append((share / share.sum(axis=1, keepdims=True)).ravel())
     made_of = (np.concatenate(rows), np.concatenate(columns))
     out = sparse.csr_matrix((np.concatenate(values), made_of), shape=(n, n_points))
     out.sort_indices()

@@ -14,6 +14,9 @@ from scipy import sparse
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
+#: how far what is known of fates is carried to points from which no terminal is reached
+MOST_RINGS = 100
+
 
 @njit(cache=True)
 def _absorbed(indptr, indices, data, order, sequence, end, out):  # type: ignore[no-untyped-def]
@@ -37,11 +40,23 @@ def _absorbed(indptr, indices, data, order, sequence, end, out):  # type: ignore
 def fates(walk: sparse.csr_matrix, order: Float, end: Int, n_ends: int) -> Float:
     """Chance of every point to end in each terminal, [n, n_ends]; ``end`` int [n] the terminal a point is in, or -1.
 
-    Steps go to later neighbours, by weight. Points from which none is reached have NaN.
+    Steps go to later neighbours, by weight.
     """
     out = np.zeros((len(order), n_ends))
     sequence = np.argsort(-order, kind="stable")
     _absorbed(walk.indptr, walk.indices, walk.data, order, sequence, end, out)
+    return _borrowed(walk, out)
+
+
+def _borrowed(walk: sparse.csr_matrix, out: Float) -> Float:
+    """Points from which no terminal is reached get what their neighbours have, ring by ring; NaN where none has any."""
+    for _ in range(MOST_RINGS):
+        missing = out.sum(axis=1) == 0
+        found = np.asarray(walk[missing] @ out)
+        total = found.sum(axis=1, keepdims=True)
+        if not (total > 0).any():
+            break
+        out[missing] = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
     out[out.sum(axis=1) == 0] = np.nan
     return out
 
@@ -86,7 +101,8 @@ def arborescence(flow: Float, middle: Float, start: int) -> Int:
     """Parent of every node, int [n_nodes]; -1 for ``start`` and for nodes that nothing leads to.
 
     Of the earlier nodes (by ``middle``, the start before all) the one that most of a node's past comes from. Parents
-    are earlier than children, so that choosing each by itself gives the spanning arborescence of largest flow.
+    are earlier than children, so that choosing each by itself gives the spanning arborescence of largest flow. Nodes
+    that only a later one leads to are joined last.
     """
     rank = np.where(np.isfinite(middle), middle, np.inf)
     rank[start] = -np.inf
@@ -95,7 +111,15 @@ def arborescence(flow: Float, middle: Float, start: int) -> Int:
         earlier = (rank < rank[b]) & (flow[b] > 0)
         if b != start and earlier.any():
             parent[b] = int(np.where(earlier, flow[b], -1.0).argmax())
-    return parent
+    while True:  # groups whose only way in is a later one, by largest flow
+        inside = np.arange(len(flow)) == start
+        for _ in range(len(flow)):
+            inside = inside | (inside[parent] & (parent >= 0))
+        into = np.where(~inside[:, None] & inside[None], flow, 0.0)
+        if not into.any():
+            return parent
+        b = int(into.max(axis=1).argmax())
+        parent[b] = int(into[b].argmax())
 
 
 def branches(parent: Int, start: int) -> tuple[Int, Int]:

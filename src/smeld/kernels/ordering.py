@@ -1,13 +1,10 @@
 """Order from a root along a graph in which space and expression both have a say.
 
 Two walks over the same points: one steps between neighbours in space along the S x M x E weights, one between points
-alike in expression. Their mixture K, a random walk, gives two orderings by sparse solves:
-
-*resolvent*: u = (I + t (I - P))^-1 1_root, the chance that a walk of t steps on average begun here ends in the root;
--log u is a soft shortest path (Varadhan 1967), and a set of cells is a root as good as one. Hitting times of a single
-cell, in contrast, come to depend on that cell's degree alone in large graphs (von Luxburg, Radl & Hein 2014).
-
-*diffusion*: distance between rows of the summed powers of P (Haghverdi et al. 2016), which sees the section as a whole.
+alike in expression. Their mixture, a random walk P, gives an order by one sparse solve: u = (I + t (I - P))^-1 1_root
+is the chance that a walk of t steps on average ends in the root. -log u is a soft shortest path (Varadhan 1967), and a
+set of cells is a root as good as one. Hitting times of a single cell, in contrast, come to depend on that cell's degree
+alone in large graphs (von Luxburg, Radl & Hein 2014).
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
-from scipy.sparse.linalg import eigsh, splu
+from scipy.sparse.linalg import splu
 from scipy.stats import rankdata
 
 from smeld.kernels._threads import one_thread
@@ -25,10 +22,9 @@ from smeld.kernels._threads import one_thread
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-#: mean length of the walks of the resolvent, in steps
-STEPS = 300.0
-#: components of the diffusion, and the share of a root's cells, furthest from all else, that are its tip
-N_COMPONENTS, TIP = 15, 0.1
+#: mean length of the walks, in points over this: far enough to see the section as a whole, across a fold and out of a
+#: blind alley; by space alone short, for there a long walk says where the root is broad rather than where it is near
+STEPS, STEPS_ALONE, FEWEST_STEPS = 20, 60, 3.0
 #: rows of a table of distances held together
 ROWS = 1024
 #: share of entries from which a sparse factor would fill up
@@ -37,13 +33,16 @@ DENSE = 0.02
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to order: ``kind`` ("resolvent" or "diffusion"), ``n_neighbors`` in expression, ``space`` the share of
-    steps that go along space, and ``smoothing``, in multiples of what the fusion chose."""
+    """One way to order: ``n_neighbors`` in expression, ``space`` the share of steps that go along space, and
+    ``smoothing``, in multiples of what the fusion chose."""
 
-    kind: str
     n_neighbors: int
     space: float
     smoothing: float = 1.0
+
+    def steps(self, n: int) -> float:
+        """Mean length of the walk among ``n`` points."""
+        return max(n / (STEPS if self.space < 1 else STEPS_ALONE), FEWEST_STEPS)
 
 
 def expression_walk(features: Float, n_neighbors: int) -> sparse.csr_matrix:
@@ -78,6 +77,7 @@ def _nearest(features: Float, n_neighbors: int) -> tuple[NDArray[np.intp], Float
     """(numbers, distances) of the nearest others of every point, nearest first, [n, k]; exact, in blocks of rows."""
     n = len(features)
     k = min(n_neighbors, n - 1)
+    features = features - features.mean(axis=0)  # digits are lost far from the origin
     square = (features**2).sum(axis=1)
     near, away = np.empty((n, k), dtype=np.intp), np.empty((n, k))
     with one_thread():
@@ -93,7 +93,7 @@ def _nearest(features: Float, n_neighbors: int) -> tuple[NDArray[np.intp], Float
     return near, away
 
 
-def resolvent(walk: sparse.csr_matrix, root: Bool, steps: float = STEPS) -> Float:
+def resolvent(walk: sparse.csr_matrix, root: Bool, steps: float) -> Float:
     """-log of the chance to end in ``root``, [n]: small in the middle of the root, large far away."""
     degree = np.asarray(walk.sum(axis=1)).ravel()
     system = sparse.diags(degree * (1 + steps)) - steps * walk
@@ -103,31 +103,6 @@ def resolvent(walk: sparse.csr_matrix, root: Bool, steps: float = STEPS) -> Floa
         else:
             chance = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(degree * root)
     return np.asarray(-np.log(np.maximum(chance, 1e-300)))
-
-
-def diffusion(walk: sparse.csr_matrix, root: Bool) -> Float:
-    """Distance from the tip of ``root`` in the summed powers of the walk, [n]."""
-    where = _diffusion_map(walk)
-    if root.all():
-        return np.zeros(len(root))
-    inside = np.flatnonzero(root)
-    far = np.sqrt(((where[inside] - where[~root].mean(axis=0)) ** 2).sum(axis=1))
-    tip = inside[np.argsort(-far, kind="stable")[: max(1, round(TIP * len(inside)))]]
-    return np.asarray(np.sqrt(((where - where[tip].mean(axis=0)) ** 2).sum(axis=1)))
-
-
-def _diffusion_map(walk: sparse.csr_matrix) -> Float:
-    degree = np.asarray(walk.sum(axis=1)).ravel()
-    root_of = sparse.diags(1 / np.sqrt(np.maximum(degree, 1e-300)))
-    k = min(N_COMPONENTS + 1, len(degree) - 1)
-    with one_thread():
-        if len(degree) <= 4 * k:
-            value, vector = np.linalg.eigh((root_of @ walk @ root_of).toarray())
-        else:
-            value, vector = eigsh(root_of @ walk @ root_of, k=k, which="LA", v0=np.sqrt(degree), tol=1e-8)
-    order = np.argsort(-value)[1 : k + 1]
-    value = np.minimum(value[order], 1 - 1e-12)
-    return np.asarray(vector[:, order] / np.sqrt(np.maximum(degree, 1e-300))[:, None] * (value / (1 - value)))
 
 
 def ranks(values: Float, size: Float) -> Float:
@@ -150,6 +125,5 @@ def orders(
         walk = space
         if c.space < 1:
             walk = sparse.csr_matrix((1 - c.space) * walks[c.smoothing, c.n_neighbors] + c.space * space)
-        found = resolvent(walk, root) if c.kind == "resolvent" else diffusion(walk, root)
-        out.append(ranks(found, size))
+        out.append(ranks(resolvent(walk, root, c.steps(len(root))), size))
     return np.stack(out)

@@ -20,8 +20,10 @@ N_SPLINES = 12
 HIDDEN = 1e-6
 #: a candidate whose share of predicted variance lies this share of the best one's below it has 1/e of its weight
 FALL = 0.05
+#: fewer blocks tell no standard error
+FEWEST_BLOCKS = 8
 #: expression has a say where it adds more than this many standard errors to what space alone predicts
-CLEAR = 2.0
+CLEAR = 3.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator)
     space = int(np.flatnonzero(alone)[predicted[alone].argmax()])
     by_block = np.stack([np.bincount(points.block, row) for row in lost - lost[space]])
     n_blocks = by_block.shape[1]
-    error = np.sqrt(n_blocks * by_block.var(axis=1)) / max(total, 1e-300)
+    spread = by_block.var(axis=1, ddof=1) if n_blocks >= FEWEST_BLOCKS else np.full(len(candidates), np.inf)
+    error = np.where(np.arange(len(candidates)) == space, 0.0, np.sqrt(n_blocks * spread) / max(total, 1e-300))
     best = int(predicted.argmax())
     gain = (float(predicted[best] - predicted[space]), float(error[best]))
     weight = doubt = _weights(predicted)

@@ -80,7 +80,7 @@ class Tree:
         levels = {"group": (self.label, self.names), "piece": (self.piece, self.piece_names)}
         tables = [self._level(level, *levels[level], order, draws) for level in LEVELS]
         nodes = pd.concat([t[0] for t in tables], ignore_index=True)
-        edges = pd.concat([t[1] for t in tables], ignore_index=True)
+        edges = pd.concat([t[1] for t in tables if len(t[1])] or [tables[0][1]], ignore_index=True)
         flow, parent, stretch, ends = tables[0][2]
         names = _branch_names(stretch, self.names)
         branch = [names[stretch[k]] if k >= 0 and stretch[k] >= 0 else None for k in self.label]
@@ -89,7 +89,6 @@ class Tree:
         for i, k in enumerate(ends):
             terminal[at == k] = i
         fates = lineage.fates(self._walk(order), order, terminal, max(len(ends), 1))
-        fates = np.where(np.isfinite(fates), fates, 1.0 / fates.shape[1])
         terminals = [self.names[k] for k in ends] or [self.names[0]]
         kept = [n for k, n in names.items() if (stretch == k).any()]
         return Grown(nodes, edges, branch, kept, fates, terminals, self.groups, self.names, flow, parent)
@@ -115,11 +114,13 @@ class Tree:
         import pandas as pd
 
         node, n = cell[self.made.at], len(names)
-        flow, middle, parent, start = self._one(node, n, order)
+        flow, middle, _, start = self._one(node, n, order)
         support = np.zeros((n, n))
         for draw in draws:
             found = self._one(node, n, draw)[2]
             support[found[found >= 0], np.flatnonzero(found >= 0)] += 1 / len(draws)
+        # the parent that most draws agree on; of equals the one of larger flow
+        parent = lineage.arborescence(support.T + 1e-6 * flow, middle, start)
         stretch, ends = lineage.branches(parent, start)
         called = _branch_names(stretch, names)
         rows = []
@@ -174,8 +175,9 @@ def _branch_names(stretch: Int, names: list[str]) -> dict[int, str]:
 def for_scanpy(adata: Any, tree: Grown) -> None:
     """What scanpy's plots look for, where nothing of another's is in the way."""
     made = adata.uns.get(_keys.RECORD, {})
-    if "dpt_pseudotime" not in adata.obs or _keys.PSEUDOTIME in made:
+    if "dpt_pseudotime" not in adata.obs or "dpt_pseudotime" in made:
         adata.obs["dpt_pseudotime"] = adata.obs[_keys.PSEUDOTIME].to_numpy()
+        _keys.record(adata, "dpt_pseudotime", function="sm.tl.trajectory", params={"copy_of": _keys.PSEUDOTIME})
     if "paga" in adata.uns and not adata.uns["paga"].get("smeld"):
         return
     n = len(tree.names)
@@ -227,6 +229,10 @@ def transition_matrix(data: Any, *, key: str = _keys.PSEUDOTIME, leap: float = 0
     adata = _adapt.table(data)
     _check.require(adata.obs, key, "obs", "run sm.tl.trajectory(adata, root) first")
     _check.require(adata.obsp, _keys.SME_WEIGHTS, "obsp", "run sm.fuse(adata) first")
+    if adata.obs[key].dtype.kind not in "fiu":
+        raise _check.problem(f"obs[{key!r}] holds no numbers", cure="name a column that sm.tl.trajectory wrote")
+    if not leap > 0:
+        raise _check.problem("leap must be above 0", found=str(leap))
     order = np.asarray(adata.obs[key], dtype=np.float64)
     edges = ordering.even(adata.obsp[_keys.SME_WEIGHTS]).tocoo()
     gain = order[edges.col] - order[edges.row]
@@ -258,6 +264,13 @@ def cellrank_kernel(data: Any, *, key: str = _keys.PSEUDOTIME) -> Any:
     ------
     InputError
         Where CellRank is not installed.
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> adata = sm.datasets.simulate(n_obs=400, n_genes=100, image=False, seed=1)
+    >>> found = sm.tl.trajectory(adata, "D1", groups="truth_domain", n_bootstraps=4)
+    >>> kernel = sm.tl.cellrank_kernel(adata)  # doctest: +SKIP
     """
     from smeld import _check
 

@@ -16,6 +16,7 @@ from smeld.kernels.ordering import Candidate
 from smeld.kernels.ordering_evidence import Evidence, Points
 from smeld.tl import _lineage
 from smeld.tl import _trajectory_inputs as _inputs
+from smeld.tl._domains import _keep_given
 from smeld.tl._root import Root, Start
 from smeld.tl._trajectory_inputs import Part, Section
 
@@ -41,7 +42,8 @@ REACH, LEAST_SD = 2.5, 0.02
 class Trajectory:
     """``pseudotime``, ``low`` and ``high`` by cell (NaN where the root does not lead), ``root`` in words, ``evidence``
     by way of ordering, ``nodes`` and ``edges`` of the graph of groups, ``fates`` [n_obs, n_terminals], ``n_missing``
-    cells without pseudotime, and ``expression_helps``: whether expression predicts what space alone does not."""
+    cells without pseudotime, and ``expression_helps``: whether expression predicts what space alone does not (None
+    with ``balance``)."""
 
     pseudotime: pd.Series
     low: pd.Series
@@ -52,7 +54,7 @@ class Trajectory:
     edges: pd.DataFrame
     fates: pd.DataFrame
     n_missing: int
-    expression_helps: bool
+    expression_helps: bool | None
 
 
 def trajectory(
@@ -72,8 +74,8 @@ def trajectory(
     """Order cells from a root by how they change in expression and lie in space. Works in place.
 
     Random walks that step along the S x M x E graph or between cells alike in expression lead from the root to every
-    cell. How large a share of steps goes along space, over how many neighbours in expression, and which of two ways to
-    order (``kernels.ordering``) is decided by expression: half of the section is hidden, the order found without it,
+    cell. How large a share of steps goes along space, over how many neighbours in expression, and how strongly
+    expression is smoothed is decided by expression itself: half of the section is hidden, the order found without it,
     and what the order says of the hidden half compared with its expression. The order is the mean of those that
     predict about as well as the best; where expression adds nothing to space, of those by space alone.
 
@@ -138,7 +140,8 @@ def trajectory(
     """
     adata = _adapt.table(data)
     _check_settings(adata, groups, within, balance, n_bootstraps)
-    key = key_added or (_keys.PSEUDOTIME if within is None else f"{_keys.PSEUDOTIME}_{within}")
+    key = key_added or (_keys.PSEUDOTIME if within is None else f"{_keys.PSEUDOTIME}_{within.replace('/', '_')}")
+    _keep_given(adata, key)
     section = _inputs.section(adata, use_rep, batch_key, seed)
     chosen = _inputs.within(adata, section, groups, within)
     begins = _inputs.begin(adata, root, groups, within, section, layer)
@@ -153,9 +156,9 @@ def trajectory(
     order = ordering.ranks(part.back @ (evidence.weight @ orders), np.ones(len(part.rows)))
     spread = _spread(part, draws, order)
     table = _evidence_table(candidates, evidence)
-    helps = bool(evidence.gain[0] > ordering_evidence.CLEAR * evidence.gain[1])
+    helps = None if balance is not None else bool(evidence.gain[0] > ordering_evidence.CLEAR * evidence.gain[1])
     tree = made.grown(point_order, draws)
-    _warn(adata, section, part, groups, helps, balance)
+    _warn(adata, section, part, groups, helps)
     _write(adata, key, part, section, order, spread, tree, table, begins)
     _record(adata, key, begins, part, evidence, candidates, seed, locals())
     return Trajectory(
@@ -176,30 +179,24 @@ def _check_settings(adata: Any, groups: str, within: str | None, balance: float 
     _check.require(adata.obs, groups, "obs", "run sm.tl.domains(adata) first, or name a column of labels with groups=")
     if balance is not None and not 0 <= balance <= 1:
         raise _check.problem("balance is the share of steps in space, 0 to 1", found=str(balance))
-    if n_bootstraps < 2:
-        raise _check.problem("n_bootstraps must be at least 2", found=str(n_bootstraps))
+    if not isinstance(n_bootstraps, int | np.integer) or n_bootstraps < 2:
+        raise _check.problem("n_bootstraps must be a whole number of at least 2", found=str(n_bootstraps))
+    if not _adapt.numbered(adata.obs[groups])[1]:
+        raise _check.problem(f"obs[{groups!r}] holds no labels", cure="name a column of labels with groups=")
     if within is not None:
         names = _adapt.numbered(adata.obs[groups])[1]
         if within not in names:
-            raise _check.unknown(f"label of obs[{groups!r}]", within, names)
+            raise _check.unknown("label", within, names)
 
 
 def _candidates(balance: float | None, points: Points) -> list[Candidate]:
-    """All ways to order. By space alone neighbours in expression do not matter, and the resolvent is the one that is
-    close to distance along the tissue."""
+    """All ways to order. By space alone neighbours in expression do not matter."""
     joined = csgraph.connected_components(points.space, directed=False)[0] == 1
     most = SHARES[-1] if joined else NEARLY_ALONE
     shares = [min(s, most) for s in SHARES] if balance is None else [float(np.clip(balance, SHARES[0], most))]
     near = sorted({max(FEWEST, round(share * len(points.size))) for share in NEIGHBORS})
-    mixed = [
-        Candidate(kind, k, s, a)
-        for kind in ("resolvent", "diffusion")
-        for s in shares
-        if s < most
-        for k in near
-        for a in SMOOTHING
-    ]
-    return mixed + [Candidate("resolvent", near[0], s) for s in shares if s == most]
+    mixed = [Candidate(k, s, a) for s in shares if s < most for k in near for a in SMOOTHING]
+    return mixed + [Candidate(near[0], s) for s in shares if s == most]
 
 
 def _bootstrapped(
@@ -229,7 +226,6 @@ def _evidence_table(candidates: list[Candidate], evidence: Evidence) -> pd.DataF
 
     return pd.DataFrame(
         {
-            "kind": [c.kind for c in candidates],
             "n_neighbors": [c.n_neighbors for c in candidates],
             "space_share": [c.space for c in candidates],
             "smoothing": [c.smoothing for c in candidates],
@@ -241,7 +237,7 @@ def _evidence_table(candidates: list[Candidate], evidence: Evidence) -> pd.DataF
     )
 
 
-def _warn(adata: Any, section: Section, part: Part, groups: str, helps: bool, balance: float | None) -> None:
+def _warn(adata: Any, section: Section, part: Part, groups: str, helps: bool | None) -> None:
     if len(part.lost):
         label, names = _adapt.numbered(adata.obs[groups])
         which = label[section.order[part.lost]]
@@ -252,7 +248,7 @@ def _warn(adata: Any, section: Section, part: Part, groups: str, helps: bool, ba
             adata,
             stacklevel=4,
         )
-    if not helps and balance is None:
+    if helps is False:
         _check.warn(
             "expression predicts hidden cells no better than distance along the tissue does: the order goes by space "
             "alone, and says nothing that the root and the section's shape do not.",
@@ -287,7 +283,7 @@ def _write(
     branch[at] = tree.branch
     adata.obs[f"{key}_branch"] = pd.Categorical(branch, categories=tree.branch_names)
     fates = np.full((n, tree.fates.shape[1]), np.nan)
-    fates[at] = part.back @ tree.fates
+    fates[at] = _extended(part, tree.fates)
     adata.obsm[f"{key}_fates"] = pd.DataFrame(fates, index=adata.obs_names, columns=tree.terminals)
     direction = np.zeros((n, 2))
     direction[at] = lineage.slopes(section.weights_of(part.rows), section.xy_um[part.rows], order)
@@ -299,6 +295,13 @@ def _write(
         adata.uns[f"{key}_potency"] = begins.potency
     if key == _keys.PSEUDOTIME:
         _lineage.for_scanpy(adata, tree)
+
+
+def _extended(part: Part, fates: Float) -> Float:
+    """Chances of the cells from those of points, where some are known."""
+    found = np.asarray(part.back @ np.where(np.isfinite(fates), fates, 0.0))
+    total = found.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(found, total, out=np.full_like(found, np.nan), where=total > 0))
 
 
 def _record(
@@ -317,7 +320,7 @@ def _record(
         "n_root": int(begins.cells.sum()),
         "n_points": len(part.made.at),
         "space_share": float(sum(w * c.space for w, c in zip(evidence.weight, candidates))),
-        "best": f"{best.kind}, {best.n_neighbors} neighbours, {best.space:g} of steps in space",
+        "best": f"{best.n_neighbors} neighbours, {best.space:g} of steps in space, smoothing x {best.smoothing:.2g}",
         "gain_of_expression": evidence.gain[0],
         "gain_standard_error": evidence.gain[1],
         **{name: asked[name] for name in ("balance", "n_bootstraps", "within", "helps")},

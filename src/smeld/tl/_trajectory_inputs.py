@@ -60,12 +60,21 @@ def section(adata: Any, use_rep: str | None, batch_key: str | None, seed: int) -
     if not np.isfinite(features).all():
         raise _check.problem(f"obsm[{rep!r}] must be finite", found="NaN or infinite values", cure="make it again")
     weights = sparse.csr_matrix(adata.obsp[_keys.SME_WEIGHTS], dtype=np.float64)[order][:, order].tocsr()
-    weights.sort_indices()
+    weights = _within_sections(weights, section[order])
     params = adata.uns.get(_keys.RECORD, {}).get(rep, {}).get("params", {})
     values, alpha = features, 1.0
     if "alpha" in params and _keys.PCA in adata.obsm and adata.obsm[_keys.PCA].shape[1] <= features.shape[1]:
         values, alpha = np.asarray(adata.obsm[_keys.PCA], dtype=np.float64)[order], float(params["alpha"])
     return Section(order, _adapt.xy_um(adata)[order], section[order], weights, alpha, values, features)
+
+
+def _within_sections(weights: sparse.csr_matrix, number: Int) -> sparse.csr_matrix:
+    """Edges that leave a section are dropped: a graph made for all of them as one knows none."""
+    edges = weights.tocoo()
+    inside = number[edges.row] == number[edges.col]
+    made = sparse.csr_matrix((edges.data[inside], (edges.row[inside], edges.col[inside])), shape=weights.shape)
+    made.sort_indices()
+    return made
 
 
 def within(adata: Any, section: Section, groups: str, within: str | None) -> NDArray[np.bool_]:
@@ -78,23 +87,21 @@ def within(adata: Any, section: Section, groups: str, within: str | None) -> NDA
 
 def begin(adata: Any, root: Root, groups: str, within: str | None, section: Section, layer: str | None) -> Start:
     """The root, its cells in canonical order; within a group those of it that touch a root elsewhere."""
-    back = np.argsort(section.order)
-    weights = sparse.csr_matrix(section.weights[back][:, back])
-    begins = start(adata, root, groups, weights, layer)
-    if within is not None:
-        label, names = _adapt.numbered(adata.obs[groups])
-        inside = np.asarray(label == names.index(within))
-        if not (begins.cells & inside).any():
-            touching = inside & (np.asarray(weights @ begins.cells.astype(np.float64)) > 0)
-            if not touching.any():
-                raise _check.problem(
-                    f"the root lies outside {within} and does not touch it",
-                    found=begins.words,
-                    cure="name a neighbouring label, or cells inside",
-                )
-            begins = replace(begins, cells=touching, words=f"cells of {within} that touch {begins.words}")
-        begins = replace(begins, cells=begins.cells & inside)
-    return replace(begins, cells=begins.cells[section.order])
+    begins = start(adata, root, groups, section.weights, layer, section.order)
+    if within is None:
+        return begins
+    label, names = _adapt.numbered(adata.obs[groups])
+    inside = np.asarray(label[section.order] == names.index(within))
+    if not (begins.cells & inside).any():
+        touching = inside & (np.asarray(section.weights @ begins.cells.astype(np.float64)) > 0)
+        if not touching.any():
+            raise _check.problem(
+                f"the root lies outside {within} and does not touch it",
+                found=begins.words,
+                cure="name a neighbouring label, a gene, or cells inside",
+            )
+        begins = replace(begins, cells=touching, words=f"cells of {within} that touch {begins.words}")
+    return replace(begins, cells=begins.cells & inside)
 
 
 @dataclass(frozen=True)
@@ -168,5 +175,6 @@ def _blocks(xy_um: Float, section: Int) -> Int:
     """Number of the square block of every point, of about ``N_BLOCKS`` along the longest section."""
     low = np.stack([xy_um[section == s].min(axis=0) for s in range(section.max() + 1)])[section]
     side = max(float((xy_um - low).max()), 1e-9) / N_BLOCKS
-    at = np.minimum(np.floor((xy_um - low) / side), N_BLOCKS - 1).astype(np.intp)
+    # a little more, for rows of a lattice lie on borders, where rounding decides
+    at = np.minimum(np.floor((xy_um - low) / side + 1e-6), N_BLOCKS - 1).astype(np.intp)
     return np.asarray(np.unique(np.c_[section, at], axis=0, return_inverse=True)[1].ravel(), dtype=np.intp)
