@@ -1,6 +1,7 @@
 """The tasks: each fetches arrays, calls kernels, writes under ``key_added``, and returns a small frozen result."""
 
 from smeld.tl._celltype_interactions import CelltypeInteractions, celltype_interactions
+from smeld.tl._compare_transitions import compare_transitions
 from smeld.tl._contiguity import Contiguity, contiguity
 from smeld.tl._denoise import Denoised, denoise, impute
 from smeld.tl._domains import Domains, domains
@@ -11,6 +12,7 @@ from smeld.tl._pieces import Pieces, pieces
 from smeld.tl._quality import QualityControl, quality_control
 from smeld.tl._same_domain import same_domain
 from smeld.tl._trajectory import Trajectory, trajectory
+from smeld.tl._transition_genes import TransitionGenes, transition_genes
 
 __all__ = [
     "CelltypeInteractions",
@@ -21,8 +23,10 @@ __all__ = [
     "Pieces",
     "QualityControl",
     "Trajectory",
+    "TransitionGenes",
     "cellrank_kernel",
     "celltype_interactions",
+    "compare_transitions",
     "contiguity",
     "denoise",
     "domains",
@@ -33,5 +37,6 @@ __all__ = [
     "quality_control",
     "same_domain",
     "trajectory",
+    "transition_genes",
     "transition_matrix",
 ]
