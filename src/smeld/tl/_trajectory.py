@@ -28,7 +28,7 @@ Int = NDArray[np.intp]
 
 #: shares of steps in space that are looked at; 0 would leave parts of a section unreached. The last is space alone, and
 #: beside it what takes its place where space alone does not join the section
-SHARES, NEARLY_ALONE = (0.02, 0.25, 0.6, 1.0), 0.98
+SHARES, NEARLY_ALONE = (0.02, 0.25, 0.5, 0.75, 0.9, 1.0), 0.98
 #: neighbours in expression, as shares of the points, and the fewest; and how strongly values are smoothed, in multiples
 #: of what the fusion chose, which is best for domains and may smear a fold
 NEIGHBORS, FEWEST, SMOOTHING = (1 / 32, 1 / 8), 10, (1.0, 1 / 3)
@@ -76,8 +76,8 @@ def trajectory(
     Random walks that step along the S x M x E graph or between cells alike in expression lead from the root to every
     cell. How large a share of steps goes along space, over how many neighbours in expression, and how strongly
     expression is smoothed is decided by expression itself: half of the section is hidden, the order found without it,
-    and what the order says of the hidden half compared with its expression. The order is the mean of those that
-    predict about as well as the best; where expression adds nothing to space, of those by space alone.
+    and what the order says of the hidden half compared with its expression. Of shares of space that predict about as
+    well the largest is taken, and space alone where expression adds nothing to it.
 
     Parameters
     ----------
