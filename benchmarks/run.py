@@ -33,6 +33,9 @@ import scale
 import simple_methods
 import simulated_image
 import sme_normalise
+import trajectory
+import trajectory_real
+import trajectory_scale
 from _datasets import REAL
 
 #: what a measure returns: tables by key, each a list of rows
@@ -76,6 +79,9 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "lr_platforms": lambda asked: lr_platforms.measure(),
     "lr_peers": lambda asked: lr_peers.measure(),
     "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
+    "trajectory": lambda asked: trajectory.measure(runs=10),
+    "trajectory_real": lambda asked: trajectory_real.measure(),
+    "trajectory_scale": lambda asked: trajectory_scale.measure(slow=asked.slow),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
 }
 

@@ -97,22 +97,22 @@ def flows(walk: sparse.csr_matrix, order: Float, node: Int, size: Float, n_nodes
     return out
 
 
-def arborescence(flow: Float, middle: Float, start: int) -> Int:
-    """Parent of every node, int [n_nodes]; -1 for ``start`` and for nodes that nothing leads to.
+def arborescence(flow: Float, middle: Float, starts: Int) -> Int:
+    """Parent of every node, int [n_nodes]; -1 for ``starts`` and for nodes that nothing leads to.
 
-    Of the earlier nodes (by ``middle``, the start before all) the one that most of a node's past comes from. Parents
+    Of the earlier nodes (by ``middle``, the starts before all) the one that most of a node's past comes from. Parents
     are earlier than children, so that choosing each by itself gives the spanning arborescence of largest flow. Nodes
     that only a later one leads to are joined last.
     """
     rank = np.where(np.isfinite(middle), middle, np.inf)
-    rank[start] = -np.inf
+    rank[starts] = -np.inf
     parent = np.full(len(flow), -1, dtype=np.intp)
-    for b in range(len(flow)):
+    for b in np.setdiff1d(np.arange(len(flow)), starts):
         earlier = (rank < rank[b]) & (flow[b] > 0)
-        if b != start and earlier.any():
+        if earlier.any():
             parent[b] = int(np.where(earlier, flow[b], -1.0).argmax())
     while True:  # groups whose only way in is a later one, by largest flow
-        inside = np.arange(len(flow)) == start
+        inside = np.isin(np.arange(len(flow)), starts)
         for _ in range(len(flow)):
             inside = inside | (inside[parent] & (parent >= 0))
         into = np.where(~inside[:, None] & inside[None], flow, 0.0)
@@ -122,19 +122,20 @@ def arborescence(flow: Float, middle: Float, start: int) -> Int:
         parent[b] = int(into[b].argmax())
 
 
-def branches(parent: Int, start: int) -> tuple[Int, Int]:
+def branches(parent: Int, starts: Int) -> tuple[Int, Int]:
     """(number of the unbranched stretch of every node, the nodes that have no child); -1 for nodes without a root.
 
-    Stretch 0 begins at ``start``; where two or more children leave, each begins a new one.
+    Stretch 0 begins at ``starts``; where two or more children leave, each begins a new one.
     """
     n = len(parent)
     children = [np.flatnonzero(parent == k) for k in range(n)]
     out = np.full(n, -1, dtype=np.intp)
-    out[start], latest, queue = 0, 0, [start]
+    out[starts], latest, queue = 0, 0, [int(k) for k in starts]
+    alone = len(queue) == 1
     while queue:
         node = queue.pop(0)
         for child in children[node]:
-            if len(children[node]) == 1:
+            if len(children[node]) == 1 and (alone or out[node] > 0):
                 out[child] = out[node]
             else:
                 latest += 1

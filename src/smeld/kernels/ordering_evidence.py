@@ -19,8 +19,8 @@ N_SPLINES = 12
 #: what a hidden point still counts, so that the solve stays well-posed
 HIDDEN = 1e-6
 #: candidates whose share of predicted variance lies this share of the best one's below it have 1/e of its weight, and
-#: 1/e of its doubt. Of shares of space, the largest that predicts within ``SLACK`` of the best is taken: what expression
-#: does not clearly ask for is left to space. Both were set on simulated sections other than those of docs/benchmarks.md
+#: 1/e of its doubt. Of shares of space the largest that predicts within ``SLACK`` of the best is taken: what expression
+#: does not clearly ask for is left to space. Set on simulated sections other than those of docs/benchmarks.md
 FALL, DOUBT, SLACK = 0.01, 0.05, 0.05
 #: fewer blocks tell no standard error
 FEWEST_BLOCKS = 8
@@ -126,10 +126,8 @@ def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator)
     best = int(predicted.argmax())
     gain = (float(predicted[best] - predicted[space]), float(error[best]))
     doubt = _falling(predicted, DOUBT)
-    if gain[0] <= CLEAR * gain[1]:
-        weight = np.where(alone, 1.0, 0.0)
-    else:
-        weight = _chosen(predicted, candidates)
+    helps = gain[0] > CLEAR * gain[1]
+    weight = _chosen(predicted, candidates) if helps else np.where(alone, 1.0, 0.0)
     return Evidence(predicted, error, weight / weight.sum(), doubt / doubt.sum(), space, gain)
 
 

@@ -100,28 +100,31 @@ class Tree:
         made.sort_indices()
         return made
 
-    def _one(self, node: Int, n_nodes: int, order: Float) -> tuple[Float, Float, Int, int]:
-        """(flow, middle of every node, parents, the node that the root is in)."""
+    def _one(self, node: Int, n_nodes: int, order: Float) -> tuple[Float, Float, Int, Int]:
+        """(flow, middle of every node, parents, the nodes that the root makes up)."""
         size = self.points.size
         flow = lineage.flows(self._walk(order), order, node, size, n_nodes)
         middle = np.array([np.median(order[node == k]) if (node == k).any() else np.nan for k in range(n_nodes)])
         inside = node[self.points.root]
         held = np.bincount(inside[inside >= 0], size[self.points.root][inside >= 0], n_nodes)
-        start = int(held.argmax()) if held.any() else int(np.nanargmin(middle))
-        return flow, middle, lineage.arborescence(flow, middle, start), start
+        size_of = np.bincount(node[node >= 0], size[node >= 0], n_nodes)
+        starts = np.flatnonzero((held > size_of / 2) & (size_of > 0))
+        if not len(starts):  # a root smaller than any node
+            starts = np.array([held.argmax() if held.any() else np.nanargmin(middle)], dtype=np.intp)
+        return flow, middle, lineage.arborescence(flow, middle, starts), starts
 
     def _level(self, level: str, cell: Int, names: list[str], order: Float, draws: Float) -> tuple[Any, Any, Any]:
         import pandas as pd
 
         node, n = cell[self.made.at], len(names)
-        flow, middle, _, start = self._one(node, n, order)
+        flow, middle, _, starts = self._one(node, n, order)
         support = np.zeros((n, n))
         for draw in draws:
             found = self._one(node, n, draw)[2]
             support[found[found >= 0], np.flatnonzero(found >= 0)] += 1 / len(draws)
         # the parent that most draws agree on; of equals the one of larger flow
-        parent = lineage.arborescence(support.T + 1e-6 * flow, middle, start)
-        stretch, ends = lineage.branches(parent, start)
+        parent = lineage.arborescence(support.T + 1e-6 * flow, middle, starts)
+        stretch, ends = lineage.branches(parent, starts)
         called = _branch_names(stretch, names)
         rows = []
         for k, name in enumerate(names):
@@ -141,7 +144,7 @@ class Tree:
                     "parent": names[parent[k]] if parent[k] >= 0 else "none",
                     "support": float(support[parent[k], k]) if parent[k] >= 0 else np.nan,
                     "branch": called.get(int(stretch[k]), "none"),
-                    "root": k == start,
+                    "root": k in starts,
                     "terminal": k in ends,
                     "x_um": float(self.xy[here, 0].mean()),
                     "y_um": float(self.xy[here, 1].mean()),
