@@ -14,9 +14,6 @@ from scipy import sparse
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
-#: how far what is known of fates is carried to points from which no terminal is reached
-MOST_RINGS = 100
-
 
 @njit(cache=True)
 def _absorbed(indptr, indices, data, order, sequence, end, out):  # type: ignore[no-untyped-def]
@@ -50,8 +47,7 @@ def fates(walk: sparse.csr_matrix, order: Float, end: Int, n_ends: int) -> Float
 
 def _borrowed(walk: sparse.csr_matrix, out: Float) -> Float:
     """Points from which no terminal is reached get what their neighbours have, ring by ring; NaN where none has any."""
-    for _ in range(MOST_RINGS):
-        missing = out.sum(axis=1) == 0
+    while (missing := out.sum(axis=1) == 0).any():
         found = np.asarray(walk[missing] @ out)
         total = found.sum(axis=1, keepdims=True)
         if not (total > 0).any():

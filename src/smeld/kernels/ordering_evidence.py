@@ -24,8 +24,9 @@ HIDDEN = 1e-6
 FALL, DOUBT, SLACK = 0.01, 0.05, 0.05
 #: fewer blocks tell no standard error
 FEWEST_BLOCKS = 8
-#: expression has a say where it adds more than this many standard errors to what space alone predicts
-CLEAR = 3.0
+#: standard errors by which expression adds to what space alone predicts: from the first on it has a say, beyond the
+#: last the whole say; it is said to help in the middle between them
+FAINT, CLEAR = 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Evidence:
     doubt: Float
     space: int
     gain: tuple[float, float]
+
+    @property
+    def helps(self) -> bool:
+        """Whether expression predicts what space alone does not."""
+        return self.gain[0] > (FAINT + CLEAR) / 2 * self.gain[1]
 
 
 def smoothed(weights: sparse.csr_matrix, values: Float, alpha: float, say: Float) -> Float:
@@ -126,8 +132,12 @@ def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator)
     best = int(predicted.argmax())
     gain = (float(predicted[best] - predicted[space]), float(error[best]))
     doubt = _falling(predicted, DOUBT)
-    helps = gain[0] > CLEAR * gain[1]
-    weight = _chosen(predicted, candidates) if helps else np.where(alone, 1.0, 0.0)
+    say = float(np.clip((gain[0] / gain[1] - FAINT) / (CLEAR - FAINT), 0.0, 1.0)) if gain[1] > 0 else 0.0
+    weight = np.where(alone, _falling(predicted, FALL), 0.0)
+    weight *= (1 - say) / weight.sum()
+    if say > 0:
+        mixed = _chosen(predicted, candidates, alone)
+        weight += say * mixed / mixed.sum()
     return Evidence(predicted, error, weight / weight.sum(), doubt / doubt.sum(), space, gain)
 
 
@@ -137,12 +147,12 @@ def _falling(predicted: Float, fall: float) -> Float:
     return np.asarray(np.exp(-(best - predicted) / (fall * max(best, 1e-12))))
 
 
-def _chosen(predicted: Float, candidates: list[Candidate]) -> Float:
+def _chosen(predicted: Float, candidates: list[Candidate], alone: Bool) -> Float:
     """For each way to look at expression the largest share of space that predicts about as well as its best share."""
     weight = np.zeros(len(candidates))
     fall, slack = _falling(predicted, FALL), SLACK * float(predicted.max())
     for way in dict.fromkeys((c.n_neighbors, c.smoothing) for c in candidates):
-        mine = np.array([(c.n_neighbors, c.smoothing) == way and c.space < 1 for c in candidates])
+        mine = np.array([(c.n_neighbors, c.smoothing) == way for c in candidates]) & ~alone
         best = float(predicted[mine].max(initial=-np.inf))
         good = np.flatnonzero(mine & (predicted >= best - slack))
         if len(good):

@@ -122,7 +122,7 @@ def gene_order(
     adata
         With ``obs[key]``, as ``sm.tl.trajectory`` writes it.
     genes
-        Some of ``var_names``; None: the most significant of ``uns["transition_genes"]``.
+        Some of ``var_names``; None: the most significant of ``uns["transition_genes"]``, from every third of the order.
     key
         Column of ``obs`` with the order.
     n_genes
@@ -287,9 +287,20 @@ def _chosen(table: AnnData, genes: Sequence[str] | None, n_genes: int) -> tuple[
         return names, ""
     if n_genes < 1:
         raise _check.problem("there is nothing to show", found=f"n_genes={n_genes}", cure="show at least one")
-    rows = transition_table(table).drop_duplicates("gene").head(n_genes)
+    rows = _of_every_part(transition_table(table).drop_duplicates("gene"), n_genes)
     found = int((rows["qvalue"] <= FDR).sum())
     return list(rows["gene"]), f"{found} of these {len(rows)} have q ≤ {FDR:g} (transition genes)"
+
+
+def _of_every_part(rows: pd.DataFrame, n_genes: int) -> pd.DataFrame:
+    """The most significant genes of each third of the order, by where they peak, in turn: those of one sharp border
+    would else take all places."""
+    if "peak" not in rows:
+        return rows.head(n_genes)
+    good = rows[rows["qvalue"] <= FDR] if (rows["qvalue"] <= FDR).sum() >= n_genes else rows
+    third = np.minimum(np.floor(good["peak"].fillna(0.0) * 3), 2)
+    turn = good.groupby(third).cumcount()
+    return good.assign(_turn=turn).sort_values(["_turn", "pvalue"], kind="stable").drop(columns="_turn").head(n_genes)
 
 
 def transition_table(table: AnnData) -> pd.DataFrame:

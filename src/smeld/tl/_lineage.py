@@ -161,7 +161,7 @@ class Tree:
             }
             for b in range(n)
             for a in range(n)
-            if flow[b, a] >= LEAST_FLOW or support[a, b] > 0
+            if flow[b, a] >= LEAST_FLOW or support[a, b] > 0 or parent[b] == a
         ]
         columns = ["level", "from", "to", "flow", "support", "in_tree"]
         return pd.DataFrame(rows), pd.DataFrame(links, columns=columns), (flow, parent, stretch, ends)

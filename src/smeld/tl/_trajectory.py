@@ -156,7 +156,7 @@ def trajectory(
     order = ordering.ranks(part.back @ (evidence.weight @ orders), np.ones(len(part.rows)))
     spread = _spread(part, draws, order)
     table = _evidence_table(candidates, evidence)
-    helps = None if balance is not None else bool(evidence.gain[0] > ordering_evidence.CLEAR * evidence.gain[1])
+    helps = None if balance is not None else evidence.helps
     tree = made.grown(point_order, draws)
     _warn(adata, section, part, groups, helps)
     _write(adata, key, part, section, order, spread, tree, table, begins)
@@ -250,8 +250,8 @@ def _warn(adata: Any, section: Section, part: Part, groups: str, helps: bool | N
         )
     if helps is False:
         _check.warn(
-            "expression predicts hidden cells no better than distance along the tissue does: the order goes by space "
-            "alone, and says nothing that the root and the section's shape do not.",
+            "expression predicts hidden cells hardly better than distance along the tissue does: the order goes by space, "
+            "and says little that the root and the section's shape do not.",
             adata,
             stacklevel=4,
         )
