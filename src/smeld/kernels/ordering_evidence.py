@@ -26,7 +26,7 @@ FALL, DOUBT, SLACK = 0.01, 0.05, 0.05
 FEWEST_BLOCKS = 8
 #: standard errors by which expression adds to what space alone predicts: from the first on it has a say, beyond the
 #: last the whole say; it is said to help in the middle between them
-FAINT, CLEAR = 2.0, 4.0
+FAINT, CLEAR = 2.5, 4.0
 
 
 @dataclass(frozen=True)

@@ -250,8 +250,8 @@ def _warn(adata: Any, section: Section, part: Part, groups: str, helps: bool | N
         )
     if helps is False:
         _check.warn(
-            "expression predicts hidden cells hardly better than distance along the tissue does: the order goes by space, "
-            "and says little that the root and the section's shape do not.",
+            "expression predicts hidden cells hardly better than distance along the tissue does: the order goes by "
+            "space, and says little that the root and the section's shape do not.",
             adata,
             stacklevel=4,
         )
