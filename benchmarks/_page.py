@@ -145,6 +145,31 @@ TABLES: dict[str, tuple[str, str]] = {
         "Simulated cells with the genes of smeld's own pairs; `spatial` with surrogates and local calls; memory of the "
         "whole process with the section loaded.",
     ),
+    "trajectory": (
+        "Orders along simulated tissues",
+        "Kendall's tau with the true order, mean of the cases: `tau` of `sm.tl.trajectory` from the found domain that "
+        "holds most of the earliest 5 %; plain distance, scanpy's DPT and stLearn's PSTS (given the true domains) from "
+        "the earliest cell. Coverage and width of the 90 % intervals against the rank-scaled truth. F1 of the directed "
+        "edges between groups. `shuffled`: expression dealt out at random among the cells, of the first four cases.",
+    ),
+    "trajectory_cases": (
+        "The same, case by case",
+        "Settings of a case follow from its seed (`benchmarks/trajectory.py`).",
+    ),
+    "trajectory_real": (
+        "Orders on cortex",
+        "From the found domain richest in white matter; Spearman's correlation with depth, WM = 0 to L1 = 6.",
+    ),
+    "transition_genes": (
+        "Genes along a trajectory",
+        "Share of genes without part in development (noise and smooth fields) with p <= .05; found: share with q <= "
+        ".05 of those that take part; FDR: false among all false and true that are called, markers aside, mean of the "
+        "sections and pooled.",
+    ),
+    "trajectory_scale": (
+        "Trajectories at scale",
+        "Simulated cells, fused beforehand; 40 bootstraps; memory of the whole process with the section loaded.",
+    ),
     "scale": (
         "Scale",
         "Simulated cells without a picture; fusion and domains with the true number of domains, after "
