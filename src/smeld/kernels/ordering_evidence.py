@@ -129,7 +129,7 @@ def weigh(points: Points, candidates: list[Candidate], rng: np.random.Generator)
     n_blocks = by_block.shape[1]
     spread = by_block.var(axis=1, ddof=1) if n_blocks >= FEWEST_BLOCKS else np.full(len(candidates), np.inf)
     error = np.where(np.arange(len(candidates)) == space, 0.0, np.sqrt(n_blocks * spread) / max(total, 1e-300))
-    best = int(predicted.argmax())
+    best = int(np.where(alone, -np.inf, predicted).argmax()) if not alone.all() else space
     gain = (float(predicted[best] - predicted[space]), float(error[best]))
     doubt = _falling(predicted, DOUBT)
     say = float(np.clip((gain[0] / gain[1] - FAINT) / (CLEAR - FAINT), 0.0, 1.0)) if gain[1] > 0 else 0.0
