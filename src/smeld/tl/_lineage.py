@@ -67,7 +67,7 @@ class Tree:
         names: list[str] = []
         for k, name in enumerate(self.names):
             mine = self.label == k
-            large = [r for r in range(int(rank[mine].max(initial=-1)) + 1) if (mine & (rank == r)).sum() >= least]
+            large = np.flatnonzero(np.bincount(rank[mine]) >= least).tolist()
             for r in large or ([0] if mine.any() else []):
                 out[mine & (rank == r)] = len(names)
                 names.append(f"{name}.{r + 1}")
