@@ -36,6 +36,7 @@ import sme_normalise
 import trajectory
 import trajectory_real
 import trajectory_scale
+import trajectory_settings
 import transition_genes
 from _datasets import REAL
 
@@ -82,6 +83,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
     "trajectory": lambda asked: trajectory.measure(runs=10),
     "trajectory_real": lambda asked: trajectory_real.measure(),
+    "trajectory_settings": lambda asked: trajectory_settings.measure(),
     "transition_genes": lambda asked: transition_genes.measure(),
     "trajectory_scale": lambda asked: trajectory_scale.measure(slow=asked.slow),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},

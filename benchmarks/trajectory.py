@@ -51,12 +51,12 @@ class Case:
         }
 
 
-def _tau(order: np.ndarray, truth: np.ndarray) -> float:
+def tau(order: np.ndarray, truth: np.ndarray) -> float:
     known = np.isfinite(order)
     return float(kendalltau(order[known], truth[known])[0])
 
 
-def _root(adata: Any, truth: np.ndarray) -> str:
+def root_label(adata: Any, truth: np.ndarray) -> str:
     first = np.argsort(truth)[: max(10, len(truth) // 20)]
     return str(adata.obs["domain"].iloc[first].astype(str).mode().iloc[0])
 
@@ -90,8 +90,8 @@ def _shuffled(adata: Any, root: np.ndarray) -> dict[str, Any]:
     xy = other.obsm["spatial_um"]
     away = np.min(np.linalg.norm(xy[:, None] - xy[root][None], axis=2), axis=1)
     return {
-        "shuffled": _tau(found.pseudotime.to_numpy(), truth),
-        "distance from the same root": _tau(away, truth),
+        "shuffled": tau(found.pseudotime.to_numpy(), truth),
+        "distance from the same root": tau(away, truth),
         "said to help": float(found.expression_helps),
     }
 
@@ -109,7 +109,7 @@ def one(case: Case, folder: Path) -> dict[str, Any]:
     (folder / f"{name}.root").write_text(str(adata.obs_names[first]))
     sm.fuse(adata)
     sm.tl.domains(adata, N_DOMAINS)
-    label = _root(adata, truth)
+    label = root_label(adata, truth)
     found = sm.tl.trajectory(adata, f"label:{label}")
     order, scaled = found.pseudotime.to_numpy(), (rankdata(truth) - 0.5) / len(truth)
     inside = (scaled >= found.low.to_numpy()) & (scaled <= found.high.to_numpy())
@@ -120,8 +120,8 @@ def one(case: Case, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "case": name,
         "tissue": case.tissue,
-        "tau": _tau(order, truth),
-        "distance": _tau(np.linalg.norm(xy - xy[first], axis=1), truth),
+        "tau": tau(order, truth),
+        "distance": tau(np.linalg.norm(xy - xy[first], axis=1), truth),
         "coverage": float(inside.mean()),
         "width": float((found.high - found.low).mean()),
         "expression helps": float(found.expression_helps),
@@ -155,7 +155,7 @@ def _peer(tool: str, folder: Path, rows: list[dict[str, Any]]) -> None:
             _measure.run([str(env.python), script_path, *given], folder, timeout=900)
             found = json.loads(out.read_text())
             order = np.array([np.nan if v is None else v for v in found["pseudotime"]], dtype=float)
-            row[tool] = _tau(order, _truth(path))
+            row[tool] = tau(order, _truth(path))
         except _measure.Failed:
             row[tool] = float("nan")
 

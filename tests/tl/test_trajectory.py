@@ -308,7 +308,7 @@ def test_fewer_points_say_nearly_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-@pytest.mark.parametrize("what", ["NEIGHBORS", "SMOOTHING", "STEPS", "N_POINTS", "N_BLOCKS", "FALL", "SLACK", "CLEAR"])
+@pytest.mark.parametrize("what", ["NEIGHBORS", "SMOOTHING", "STEPS", "N_POINTS", "N_BLOCKS", "FALL", "SLACK", "RAMP"])
 @pytest.mark.parametrize("tissue", CASES)
 def test_half_and_half_again_of_any_setting(
     tissue: str, what: str, factor: float, fused: dict[str, AnnData], done: Any, monkeypatch: pytest.MonkeyPatch
@@ -323,7 +323,8 @@ def test_half_and_half_again_of_any_setting(
     elif what == "N_BLOCKS":
         monkeypatch.setattr(_trajectory_inputs, what, int(factor * _trajectory_inputs.N_BLOCKS))
     else:
-        monkeypatch.setattr(ordering_evidence, what, factor * getattr(ordering_evidence, what))
+        for name in ("FAINT", "CLEAR") if what == "RAMP" else (what,):
+            monkeypatch.setattr(ordering_evidence, name, factor * getattr(ordering_evidence, name))
     adata = fused[tissue].copy()
     ordered(adata, first(adata), n_bootstraps=2)
     assert abs(tau(adata) - tau(done[tissue][0])) <= 0.05
