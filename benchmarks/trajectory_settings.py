@@ -19,7 +19,7 @@ FACTORS = (0.5, 1.5)
 
 def _settings() -> dict[str, list[tuple[Any, str]]]:
     """What is read as, and the constants behind it."""
-    from smeld._kernels import ordering, ordering_evidence
+    from smeld.kernels import ordering, ordering_evidence
     from smeld.tl import _trajectory, _trajectory_inputs
 
     evidence = ordering_evidence
