@@ -160,6 +160,11 @@ TABLES: dict[str, tuple[str, str]] = {
         "Orders on cortex",
         "From the found domain richest in white matter; Spearman's correlation with depth, WM = 0 to L1 = 6.",
     ),
+    "trajectory_settings": (
+        "Orders when a setting is half or half again as large",
+        "Change of Kendall's tau with the truth, each constant alone times .5 and 1.5, four cases of each tissue as above "
+        "(seeds 0 to 3): mean and largest absolute change; share of the 24 runs that move by .05 or less.",
+    ),
     "transition_genes": (
         "Genes along a trajectory",
         "Share of genes without part in development (noise and smooth fields) with p <= .05; found: share with q <= "
