@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 PYMINOR := $(shell $(PYTHON) -c 'import sys; print(sys.version_info[1])' 2>/dev/null)
 LOCK := $(if $(filter 11,$(PYMINOR)),constraints/core-py311.txt,constraints/core-py312.txt)
 STAMP := $(VENV)/.installed
+STAMP_DEEP := $(VENV)/.installed-deep
 JOBS ?= 2
 
-.PHONY: help demo test test-all bench lint types install lock clean
+.PHONY: help demo test test-all bench lint types install deep lock clean
 
 help:
 	@echo 'make demo      simulate a section, run the whole main job, print where report.html lies'
 	@echo 'make test      lint, types, tests'
+	@echo 'make deep      install the deep models too (torch; Python 3.11), whose tests `make test` then runs'
 	@echo 'make test-all  the same with the slow tests'
 	@echo 'make bench     measure, and write docs/benchmarks.md'
 	@echo 'make lock      renew the constraint files (needs Python 3.11 and 3.12)'
@@ -24,6 +26,16 @@ $(STAMP): pyproject.toml $(LOCK)
 	@touch $@
 
 install: $(STAMP)
+
+# Everything in one step, from the deep lock, which holds what the core lock holds and torch with what needs it.
+$(STAMP_DEEP): pyproject.toml constraints/deep-py311.txt
+	test "$(PYMINOR)" = 11 || { echo 'the deep lock is made for Python 3.11: set PYTHON=python3.11, or pip install "smeld[deep]"'; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/deep-py311.txt -e '.[test,deep]'
+	@touch $(STAMP) $@
+
+deep: $(STAMP_DEEP)
 
 demo: $(STAMP)
 	$(BIN)/smeld demo --out demo
@@ -49,6 +61,8 @@ lock:
 	rm -rf .venv-lock311 .venv-lock312
 	python3.11 -m venv .venv-lock311 && .venv-lock311/bin/pip install --quiet pip-tools
 	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py311.txt pyproject.toml
+	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --extra deep --constraint constraints/traps-deep.in --constraint constraints/core-py311.txt --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/deep-py311.txt pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' constraints/deep-py311.txt
 	python3.12 -m venv .venv-lock312 && .venv-lock312/bin/pip install --quiet pip-tools
 	.venv-lock312/bin/pip-compile --quiet --strip-extras --extra test --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py312.txt pyproject.toml
 	rm -rf .venv-lock311 .venv-lock312
