@@ -145,6 +145,12 @@ TABLES: dict[str, tuple[str, str]] = {
         "Simulated cells with the genes of smeld's own pairs; `spatial` with surrogates and local calls; memory of the "
         "whole process with the section loaded.",
     ),
+    "gnn": (
+        "Pairs that act on genes downstream",
+        "Simulated pairs whose ligand and receptor know nothing of each other but change genes of the receiving cell, and as "
+        "many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and decoys with p "
+        "< .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
+    ),
     "trajectory": (
         "Orders along simulated tissues",
         "Kendall's tau with the true order, mean of the cases: `tau` of `sm.tl.trajectory` from the found domain that "

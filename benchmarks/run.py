@@ -21,6 +21,7 @@ import across
 import celltype_interactions
 import denoise
 import domains
+import gnn
 import interactions
 import lr_peers
 import lr_platforms
@@ -81,6 +82,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "lr_platforms": lambda asked: lr_platforms.measure(),
     "lr_peers": lambda asked: lr_peers.measure(),
     "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
+    "gnn": lambda asked: gnn.measure(seeds=min(10, asked.seeds)),
     "trajectory": lambda asked: trajectory.measure(runs=10),
     "trajectory_real": lambda asked: trajectory_real.measure(),
     "trajectory_settings": lambda asked: trajectory_settings.measure(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,25 @@ def test_the_picture_leaves_everything_else_alone(tissue: Any, information: floa
     _same(plain, told)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "7ea45fb9756ddaa3"),
+        ({"layout": "cells", "tissue": "nested", "image": False}, "1f4f393097685d81"),
+    ],
+)
+def test_what_was_simulated_yesterday_is_simulated_today(options: dict[str, Any], expected: str) -> None:
+    """New options leave the bytes of the old ones alone."""
+    a = sm.datasets.simulate(300, 120, seed=3, **options)
+    found = hashlib.sha256()
+    for values in (a.X.data, a.X.indices, a.X.indptr, a.obsm["spatial_um"], a.obs["truth_size_factor"].to_numpy()):
+        found.update(np.ascontiguousarray(values).tobytes())
+    for table in (a.uns["truth_pairs"], a.var):
+        found.update(table.to_csv().encode())
+    found.update(a.uns["spatial"]["simulated"]["images"].get("lowres", np.zeros(1)).tobytes())
+    assert found.hexdigest().startswith(expected)
+
+
 def test_image_or_not_gives_the_same_counts() -> None:
     without = sm.datasets.simulate(200, 60, image=False)
     _same(without, sm.datasets.simulate(200, 60, image_information=0.0))
@@ -145,6 +165,8 @@ GOOD: dict[str, Any] = {"n_obs": 100, "n_genes": 40, "image": False}
         ({"n_domains": 16, "n_obs": 1000}, "n_domains"),
         ({"n_cell_types": 0}, "n_cell_types"),
         ({"n_pairs": 6}, "n_pairs=5 at most"),
+        ({"n_pairs": 2, "n_downstream": 8}, "n_pairs=1 at most"),
+        ({"n_downstream": -1}, "n_downstream"),
         ({"image_information": 1.2}, "between 0 and 1"),
         ({"image_information": float("nan")}, "image_information"),
         ({"mean_counts": 0.0}, "mean_counts"),

@@ -46,6 +46,7 @@ def _plan(**options: Any) -> Plan:
         "n_domains": None,
         "n_cell_types": 8,
         "n_pairs": None,
+        "n_downstream": 0,
         "mean_counts": None,
         "dispersion": 0.5,
         "domain_effect": 0.45,
@@ -269,6 +270,31 @@ def test_interacting_receptors_answer_to_neighbours_ligands_in_the_counts(layout
     assert strength[found_by].min() > 0.12
     assert abs(strength[~found_by].mean()) < 0.1
     assert strength[found_by].mean() > strength[~found_by].mean() + 0.2
+
+
+def test_downstream_genes_answer_to_the_ligand_around_where_the_receptor_is_and_decoys_do_not() -> None:
+    a = sm.datasets.simulate(3000, 400, seed=8, image=False, mean_counts=2000, n_pairs=5, n_downstream=4)
+    size, xy = a.obs["truth_size_factor"].to_numpy(), a.obsm["spatial_um"]
+    tree = cKDTree(xy)
+    together, answers = [], []
+    for name, row in a.uns["truth_pairs"].iterrows():
+        ligand, receptor = (np.log1p(a[:, g].X.toarray()[:, 0] / size) for g in (row["ligand"], row["receptor"]))
+        around = np.array([ligand[n].mean() for n in tree.query_ball_point(xy, row["range_um"] * 1.01)])
+        together.append(np.corrcoef(around, receptor)[0, 1])
+        down = a.var_names[(a.var["truth_target"] == name) & ~a.var_names.isin([row["ligand"], row["receptor"]])]
+        assert (
+            len(down) == 4
+            and (a.var.loc[down, "truth_role"] == ("downstream" if row["interacting"] else "decoy")).all()
+        )
+        x = np.log1p(a[:, down].X.toarray() / size[:, None])
+        has = receptor > np.median(receptor)
+        answers.append([np.abs([np.corrcoef(around[m], g)[0, 1] for g in x[m].T]).mean() for m in (has, ~has)])
+    interacting = a.uns["truth_pairs"]["interacting"].to_numpy()
+    with_receptor, without = np.array(answers).T
+    assert with_receptor[interacting].min() > 0.3 > 0.15 > with_receptor[~interacting].mean()
+    assert (with_receptor > without + 0.05)[interacting].all()
+    assert np.abs(together).mean() < 0.12  # the pair itself shows nothing
+    assert (a.uns["truth_pairs"]["effect"] == "downstream").all()
 
 
 # ------------------------------------------------------------------------------------------------- difficulty

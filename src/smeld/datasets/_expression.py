@@ -26,6 +26,8 @@ _SMOOTH_LIBRARY = 0.4
 _SMOOTH_LIGAND = 0.6
 #: share of a receptor's (log) variance that the ligand's signal explains
 _SIGNAL = 0.7
+#: how steeply the answer downstream rises with the (log) receptor, whose variance is 1
+_GATE = 2.0
 #: how evenly a spot draws from its domain's mixture: larger is more even (Dirichlet concentration)
 _SPOT_CONCENTRATION = 8.0
 #: values in one block of counts: 16 MB of uniforms
@@ -107,6 +109,7 @@ def _standard(values: Doubles | Floats) -> Floats:
 def pair_table(plan: Plan) -> pd.DataFrame:
     """The pairs: first those that interact, then as many decoys; contact and secreted in turn."""
     n = plan.n_pairs
+    effect = {"effect": np.asarray(["downstream"] * 2 * n, dtype=object)} if plan.n_downstream else {}
     contact = np.arange(2 * n) % 2 == 0
     return pd.DataFrame(
         {
@@ -115,6 +118,7 @@ def pair_table(plan: Plan) -> pd.DataFrame:
             "interacting": np.arange(2 * n) < n,
             "kind": np.where(contact, "contact", "secreted").astype(object),
             "range_um": np.where(contact, plan.layout.contact_um, SECRETED_UM),
+            **effect,
         },
         index=[f"pair{k + 1}" for k in range(2 * n)],
     )
@@ -124,7 +128,9 @@ def _interactions(plan: Plan, xy_um: Doubles) -> dict[str, Floats]:
     """Ligands, and receptors raised where cells within range express the ligand.
 
     A decoy's receptor answers in the same way to a phantom, an independent ligand that no gene reports: each
-    gene of a decoy has the law of its interacting twin, and the two are independent.
+    gene of a decoy has the law of its interacting twin, and the two are independent. With genes downstream, all
+    receptors answer to phantoms, and the genes downstream of a pair to its ligand where its receptor is; those of a
+    decoy to a second phantom where its receptor is.
     """
     table = pair_table(plan)
     if table.empty:
@@ -133,18 +139,24 @@ def _interactions(plan: Plan, xy_um: Doubles) -> dict[str, Floats]:
     neighbours = fields.nearest(xy_um, within, n_jobs=plan.n_jobs)
     seeds = plan.seeds("pairs").spawn(len(table))
 
-    def one(k: int) -> tuple[Floats, Floats]:
-        ligand_seed, phantom_seed, receptor_seed = seeds[k].spawn(3)
-        ligand = _ligand(plan, xy_um, ligand_seed)
-        sender = ligand if table["interacting"].iloc[k] else _ligand(plan, xy_um, phantom_seed)
+    def one(k: int) -> dict[str, Floats]:
+        ligand_seed, phantom_seed, receptor_seed, second_seed = seeds[k].spawn(4)
+        ligand, interacting = _ligand(plan, xy_um, ligand_seed), bool(table["interacting"].iloc[k])
+        answers = interacting and not plan.n_downstream
+        sender = ligand if answers else _ligand(plan, xy_um, phantom_seed)
         signal = _signal(plan, xy_um, neighbours, sender, kind=table["kind"].iloc[k])
         own = np.random.default_rng(receptor_seed).standard_normal(len(xy_um), dtype=np.float32)
-        return ligand, np.float32(np.sqrt(_SIGNAL)) * signal + np.float32(np.sqrt(1 - _SIGNAL)) * own
+        receptor = np.float32(np.sqrt(_SIGNAL)) * signal + np.float32(np.sqrt(1 - _SIGNAL)) * own
+        made = {f"ligand:{k}": ligand, f"receptor:{k}": receptor}
+        if plan.n_downstream:
+            arriving = ligand if interacting else _ligand(plan, xy_um, second_seed)
+            signal = _signal(plan, xy_um, neighbours, arriving, kind=table["kind"].iloc[k])
+            made[f"response:{k}"] = _standard(signal / (1 + np.exp(-_GATE * receptor)))
+        return made
 
     with ThreadPoolExecutor(plan.n_jobs) as pool:
         drawn = list(pool.map(one, range(len(table))))
-    out = {f"ligand:{k}": ligand for k, (ligand, _) in enumerate(drawn)}
-    return out | {f"receptor:{k}": receptor for k, (_, receptor) in enumerate(drawn)}
+    return {name: values for made in drawn for name, values in made.items()}
 
 
 def _ligand(plan: Plan, xy_um: Doubles, seed: np.random.SeedSequence) -> Floats:

@@ -28,6 +28,7 @@ _LOADS = {
     "ligand": 0.7,
     "receptor": 0.7,
     "decoy": 0.7,
+    "downstream": 0.7,
     "mitochondrial": 0.3,
 }
 TRAJECTORY_SHAPES = ("rising", "falling", "transient")
@@ -59,7 +60,8 @@ def build(plan: Plan, branches: tuple[str, ...], kinship: NDArray[np.bool_]) -> 
     rows = _cast(plan, branches)
     role = np.array([row[1] for row in rows], dtype=object)
     target = np.array([row[2] for row in rows], dtype=object)
-    sign = np.where(np.isin(role, ["smooth"]), rng.choice([-1.0, 1.0], len(rows)), 1.0)
+    either_way = (role == "smooth") | np.array([row[3].startswith("response") for row in rows])
+    sign = np.where(either_way, rng.choice([-1.0, 1.0], len(rows)), 1.0)
     load = np.array([_LOADS.get(r, 0.0) for r in role]) * sign * rng.uniform(0.7, 1.3, len(rows))
     load[[row[3] == "" for row in rows]] = 0.0
     return Genes(
@@ -96,9 +98,18 @@ def _cast(plan: Plan, branches: tuple[str, ...]) -> list[Row]:
     for k in range(plan.n_pairs, 2 * plan.n_pairs):
         rows.append((f"DECL{k + 1 - plan.n_pairs}", "decoy", f"pair{k + 1}", f"ligand:{k}"))
         rows.append((f"DECR{k + 1 - plan.n_pairs}", "decoy", f"pair{k + 1}", f"receptor:{k}"))
+    for k in range(2 * plan.n_pairs if plan.n_downstream else 0):
+        rows += _downstream(plan, k)
     rest = plan.n_genes - len(rows)
     rows += [(f"GENE{k + 1}", "noise", "", "") for k in range(rest)]
     return rows[: plan.n_genes]
+
+
+def _downstream(plan: Plan, k: int) -> list[Row]:
+    """Genes that answer to pair k where it meets, or for a decoy to a ligand that no gene reports."""
+    decoy = k >= plan.n_pairs
+    name, role = (f"DECDOWN{k + 1 - plan.n_pairs}", "decoy") if decoy else (f"DOWN{k + 1}", "downstream")
+    return [(f"{name}_{j + 1}", role, f"pair{k + 1}", f"response:{k}") for j in range(plan.n_downstream)]
 
 
 def _numbered(prefix: str, role: str, n_groups: int, n_genes: int, group: str) -> list[Row]:

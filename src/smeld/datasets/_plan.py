@@ -71,6 +71,7 @@ class Plan:
     n_domains: int
     n_cell_types: int
     n_pairs: int
+    n_downstream: int
     mean_counts: float
     dispersion: float
     domain_effect: float
@@ -117,16 +118,18 @@ def _whole(name: str, value: int, low: int, high: float = math.inf) -> int:
     return int(value)
 
 
-def _pairs(n_pairs: int | None, n_genes: int) -> int:
-    """Interacting pairs (there are as many decoys); four genes a pair and its decoy, half of all at most."""
-    room = n_genes // 8
+def _pairs(n_pairs: int | None, n_genes: int, n_downstream: int) -> int:
+    """Interacting pairs (there are as many decoys); four genes a pair and its decoy, and the genes that each has
+    downstream, half of all at most."""
+    take = 4 + 2 * n_downstream
+    room = n_genes // (2 * take)
     if n_pairs is None:
-        return min(10, n_genes // 40)
+        return min(10, n_genes // (10 * take))
     if _whole("n_pairs", n_pairs, 0) > room:
         raise _check.problem(
             "too few genes for the pairs asked for",
-            found=f"n_pairs={n_pairs}, n_genes={n_genes}; a pair and its decoy take 4 genes",
-            cure=f"n_pairs={room} at most, or n_genes={8 * n_pairs}",
+            found=f"n_pairs={n_pairs}, n_genes={n_genes}; a pair and its decoy take {take} genes",
+            cure=f"n_pairs={room} at most, or n_genes={2 * take * n_pairs}",
         )
     return int(n_pairs)
 
@@ -144,6 +147,7 @@ def plan(
     n_domains: int | None,
     n_cell_types: int,
     n_pairs: int | None,
+    n_downstream: int,
     mean_counts: float | None,
     dispersion: float,
     domain_effect: float,
@@ -162,6 +166,7 @@ def plan(
     n_domains = _whole("n_domains", TISSUES[tissue] if n_domains is None else n_domains, 2, MAX_DOMAINS)
     _whole("n_obs", n_obs, 10 * n_domains)
     _whole("n_genes", n_genes, 20)
+    n_downstream = _whole("n_downstream", n_downstream, 0)
     mean_counts = kind.counts_per_gene * n_genes if mean_counts is None else mean_counts
     field_um = kind.field_um if field_um is None else field_um
     _at_least("mean_counts", mean_counts, 1.0)
@@ -188,7 +193,8 @@ def plan(
         image_information=float(image_information),
         n_domains=n_domains,
         n_cell_types=_whole("n_cell_types", n_cell_types, 1, 100),
-        n_pairs=_pairs(n_pairs, n_genes),
+        n_pairs=_pairs(n_pairs, n_genes, n_downstream),
+        n_downstream=n_downstream,
         mean_counts=float(mean_counts),
         dispersion=float(dispersion),
         domain_effect=float(domain_effect),

@@ -30,6 +30,7 @@ def simulate(
     n_domains: int | None = None,
     n_cell_types: int = 8,
     n_pairs: int | None = None,
+    n_downstream: int = 0,
     mean_counts: float | None = None,
     dispersion: float = 0.5,
     domain_effect: float = 0.45,
@@ -71,6 +72,10 @@ def simulate(
     n_pairs
         Number of interacting ligand-receptor pairs, and again as many decoys; default 10, fewer below 400
         genes. A pair and its decoy take 4 genes; half of all genes at most.
+    n_downstream
+        Genes downstream of each pair and each decoy. Above 0 the effect of a pair is on these alone: ligand and
+        receptor know nothing of each other, and genes downstream change, up or down, where the ligand is expressed
+        within range and the cell has the receptor. They count towards the genes that a pair takes.
     mean_counts
         Mean total count of an observation; default 1.5 a gene on the lattice, 0.6 a gene for cells (an
         imaging panel): depths at which PCA with KMeans finds about a third of the structure. Gene means are
@@ -109,7 +114,7 @@ def simulate(
     ``obs["section"]``               number of the section
     ``obsm["truth_proportions"]``    lattice: share of each type among the spot's cells, DataFrame
     ``var["truth_role"]``            marker, cell_type, trajectory, smooth, ligand, receptor, decoy,
-                                     mitochondrial, noise
+                                     downstream, mitochondrial, noise
     ``var["truth_target"]``          domain, type, trajectory, programme or pair of the gene, or "none"
     ``var["truth_trajectory"]``      rising, falling, transient, the branch along which it rises, none
     ``var["truth_dispersion"]``      phi of the gene
@@ -117,7 +122,7 @@ def simulate(
     ``varm["truth_domain_effect"]``  DataFrame [n_genes, n_domains]: log fold changes
     ``varm["truth_type_effect"]``    DataFrame [n_genes, n_cell_types]: log fold changes
     ``uns["truth_pairs"]``           DataFrame: ligand, receptor, interacting, kind (contact,
-                                     secreted), range_um
+                                     secreted), range_um; effect ("downstream") with n_downstream
     ``uns["truth_mixtures"]``        DataFrame [n_domains, n_cell_types]: share of types in domains
     ``uns["truth_domain_tree"]``     DataFrame: domain, parent ("none" for the root)
     ================================ =================================================================
@@ -125,7 +130,8 @@ def simulate(
     "smooth" genes follow one of six smooth fields that know nothing of domains. The receptor of an
     interacting pair is raised where the ligand is expressed within ``range_um``; that of a decoy answers in
     the same way to a phantom ligand independent of all genes, so both members are as smooth as an interacting
-    pair's.
+    pair's. With ``n_downstream`` genes downstream follow signal / (1 + exp(-2 receptor)), both standardised logs; those
+    of a decoy (role decoy, too) take the signal of a phantom.
 
     Raises
     ------

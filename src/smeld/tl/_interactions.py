@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,8 +86,9 @@ def interactions(
         DataFrame or list with ligand and receptor in two columns (``range`` is kept), subunits of a complex joined by
         ``+``; None for ``sm.lr.pairs()``. A complex counts as its scarcest subunit.
     statistic
-        A name in ``sm.lr.lr_stats``: ``"spatial"`` (calibrated), or, to see what other tools say, ``"matched"``
-        (stLearn), ``"moran"``, ``"cosine"``, ``"product"``.
+        A name in ``sm.lr.lr_stats``: ``"spatial"`` (calibrated); ``"gnn"``, whether other genes of the receiving cell
+        answer to the pair (needs ``smeld[deep]``); or, to see what other tools say, ``"matched"`` (stLearn),
+        ``"moran"``, ``"cosine"``, ``"product"``.
     radius_um
         Neighbours are all spots within this distance, micrometres. None: one ring of a lattice, else the 10 nearest.
         ``"range"``: secreted ligands reach 150 um, fading as a Gaussian of half of that, others their neighbours; or
@@ -130,7 +131,10 @@ def interactions(
     pairs, surrogates and decoys against those expected); ``obsm["interactions_score"]`` CSR [n_obs, k], receptor times
     ligand around it for the table's first k rows, the significant pairs, at most 200;
     ``obsm["interactions_local"]`` CSR [n_obs, n_significant], the same in the spots that are significant (FDR over
-    selected pairs by Benjamini & Bogomolov 2014), 0 elsewhere; neighbours in ``obsp`` where there were none.
+    selected pairs by Benjamini & Bogomolov 2014), 0 elsewhere; neighbours in ``obsp`` where there were none. With
+    ``"gnn"`` also ``uns["interactions_gnn"]``: ``ligand``, ``receptor``, ``sender`` and ``receiver`` (labels of
+    ``obs["cell_type"]``, else ``obs["domain"]``), ``gain`` (adding up to the pair's ``effect``) and the best predicted
+    ``genes``.
 
     Raises
     ------
@@ -172,9 +176,9 @@ def interactions(
         c: _lr_inputs.basis(adata, c, values.library, order, section) for c in _candidates(adata, adjust, statistic)
     }
     outside = _lr_inputs.outside(asked if asked is not None else _resource.everything(), adata.var_names)
-    background = values.genes[:, outside] if lr_stats[statistic].facts.get("background") else None
+    more = _lr_inputs.more(adata, lr_stats[statistic].facts, values, order, outside)
     where = tested["range"].map(reach.__getitem__).tolist() if len(tested) else []
-    found, adjusted = task.calibrated(index, where, bases, background) if len(index) else (None, ())
+    found, adjusted = task.calibrated(index, where, bases, more.options) if len(index) else (None, ())
     fake = None
     if found is not None and decoys and statistic == "spatial":
         fake = task.decoys(index, reach["unknown"], bases[adjusted], values.genes, outside)
@@ -196,6 +200,7 @@ def interactions(
                 adata.obsm[f"{key_added}_{kind}"] = values[np.argsort(order)].tocsr()
     _links.store(adata, xy, section, order)
     adata.uns[key_added] = table
+    _lr_inputs.store_by_type(adata, key_added, found, tested, more.types, adata.var_names[outside])
     sets = {"pairs": table["pvalue"].to_numpy(), "surrogates": found.surrogates if found else None, "decoys": fake}
     adata.uns[f"{key_added}_qq"] = _self_check.curves(sets)
     n_missing, n_same, n_rare = n_asked - len(present), int((~apart).sum()), int((apart & ~kept).sum())
@@ -248,13 +253,13 @@ class _Task:
         index: NDArray[np.intp],
         where: list[sparse.csr_matrix],
         bases: Bases,
-        background: sparse.csc_matrix | None,
+        more: Mapping[str, Any],
     ) -> tuple[LRResult, tuple[str, ...]]:
         """The first of ``bases`` with which the test holds on surrogates, or the one with which it holds best;
         ``where`` the averages over neighbours of every pair."""
         tried: dict[tuple[str, ...], LRResult] = {}
         for name, basis in bases.items():
-            tried[name] = self._by_reach(index, where, basis, background)
+            tried[name] = self._by_reach(index, where, basis, more)
             if not _self_check.off(tried[name].surrogates):
                 return tried[name], name
         best = min(tried, key=lambda name: _self_check.off(tried[name].surrogates))
@@ -265,13 +270,13 @@ class _Task:
         index: NDArray[np.intp],
         where: list[sparse.csr_matrix],
         basis: Float | None,
-        background: sparse.csc_matrix | None,
+        more: Mapping[str, Any],
     ) -> LRResult:
         """Pairs of one reach are tested together."""
         groups: dict[int, list[int]] = {}
         for i, weights in enumerate(where):
             groups.setdefault(id(weights), []).append(i)
-        parts = [(rows, self._test(index[rows], where[rows[0]], basis, background)) for rows in groups.values()]
+        parts = [(rows, self._test(index[rows], where[rows[0]], basis, more)) for rows in groups.values()]
         if len(parts) == 1:
             return parts[0][1]
         back = np.argsort(np.concatenate([rows for rows, _ in parts]))
@@ -280,28 +285,29 @@ class _Task:
         null = [r.surrogates for r in results if r.surrogates is not None and r.surrogates.size]
         turns = min((len(p) for p in null), default=0)
         calls = [r.local for r in results if r.local is not None]
-        return LRResult(
+        merged = LRResult(
             effect,
             z,
             p,
             surrogates=np.concatenate([p[:turns] for p in null], axis=1) if null else None,
             local=sparse.csr_matrix(sparse.hstack(calls, format="csc")[:, back]) if calls else None,
         )
+        return _lr_inputs.joined(merged, parts)
 
     def _test(
         self,
         index: NDArray[np.intp],
         weights: sparse.csr_matrix,
         basis: Float | None,
-        background: sparse.csc_matrix | None,
+        more: Mapping[str, Any],
         **options: Any,
     ) -> LRResult:
         card = lr_stats[self.statistic]
         if self.statistic == "spatial":
             options |= {"basis": basis, "part": self.part, "section": self.section if self.section.any() else None}
-        if background is not None:
-            options["background"] = background
-        return card.func(self.genes, index, weights, self.xy, seed=self.seed, **options)
+        elif card.facts.get("state"):
+            options["section"] = self.section
+        return card.func(self.genes, index, weights, self.xy, seed=self.seed, **options, **more)
 
     def decoys(
         self,
@@ -316,7 +322,7 @@ class _Task:
         if made is None:
             return None
         fake = replace(self, genes=made[0])
-        return np.asarray(fake._test(made[1], weights, basis, None, surrogates=False).pvalue)
+        return np.asarray(fake._test(made[1], weights, basis, {}, surrogates=False).pvalue)
 
 
 def _candidates(adata: Any, adjust: Sequence[str] | Literal["auto"], statistic: str) -> tuple[tuple[str, ...], ...]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld import _adapt, _check
+from smeld import _adapt, _check, _keys
 from smeld.kernels import expression
-from smeld.lr import _resource
+from smeld.lr import LRResult, _resource
 from smeld.lr._resource import JOIN
 
 if TYPE_CHECKING:
@@ -186,3 +186,45 @@ def regions(adata: Any, column: str | None, order: NDArray[np.intp], fewest: int
     number[large + 1] = np.arange(len(large))
     made = number[label + 1]
     return np.unique(made, return_inverse=True)[1].astype(np.intp)
+
+
+@dataclass(frozen=True)
+class More:
+    """What some statistics are also given: ``options`` by name, and the names of the ``types`` among them."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    types: tuple[str, ...] = ("all",)
+
+
+def more(
+    adata: Any, facts: Mapping[str, Any], values: Expression, order: NDArray[np.intp], outside: NDArray[np.intp]
+) -> More:
+    """What a statistic's card asks for: ``background`` the genes in no pair; ``state`` of each spot (log of the counts,
+    then labels) and its ``types``: the cell types in obs, else the domains. A spot without a label is of no type."""
+    options: dict[str, Any] = {"background": values.genes[:, outside]} if facts.get("background") else {}
+    if not facts.get("state"):
+        return More(options)
+    labels = {name: _adapt.numbered(adata.obs[name]) for name in (_keys.CELL_TYPE, _keys.DOMAIN) if name in adata.obs}
+    columns = [label[order][:, None] == np.arange(len(names)) for label, names in labels.values()]
+    options["state"] = np.hstack([np.log1p(values.library)[:, None], *columns]).astype(np.float64)
+    if not labels:
+        return More(options)
+    options["types"] = columns[0].astype(np.float64)
+    return More(options, tuple(str(name) for name in next(iter(labels.values()))[1]))
+
+
+def joined(merged: LRResult, parts: Sequence[tuple[list[int], LRResult]]) -> LRResult:
+    """Results of several parts of the pairs as one, with what only this statistic knows."""
+    join = getattr(parts[0][1], "joined", None)
+    out: LRResult = merged if join is None else join(merged, parts)
+    return out
+
+
+def store_by_type(
+    adata: Any, key: str, found: LRResult | None, pairs: pd.DataFrame, types: Sequence[str], genes: Sequence[str]
+) -> None:
+    """``uns[key + "_gnn"]``, the effect by sender and receiver where the statistic knows it; else none stays there."""
+    made = getattr(found, "table", None)
+    adata.uns.pop(f"{key}_gnn", None)
+    if made is not None:
+        adata.uns[f"{key}_gnn"] = made(pairs, types, genes)
