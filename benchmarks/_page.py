@@ -147,9 +147,9 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "gnn": (
         "Pairs that act on genes downstream",
-        "Simulated pairs whose ligand and receptor know nothing of each other but change genes of the receiving cell, and as "
-        "many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and decoys with p "
-        "< .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
+        "Simulated pairs whose ligand and receptor know nothing of each other but change genes of the receiving cell, "
+        "and as many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and decoys "
+        "with p < .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
     ),
     "trajectory": (
         "Orders along simulated tissues",
@@ -168,8 +168,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "trajectory_settings": (
         "Orders when a setting is half or half again as large",
-        "Change of Kendall's tau with the truth, each constant alone times .5 and 1.5, four cases of each tissue as above "
-        "(seeds 0 to 3): mean and largest absolute change; share of the 24 runs that move by .05 or less.",
+        "Change of Kendall's tau with the truth, each constant alone times .5 and 1.5, four cases of each tissue as "
+        "above (seeds 0 to 3): mean and largest absolute change; share of the 24 runs that move by .05 or less.",
     ),
     "transition_genes": (
         "Genes along a trajectory",

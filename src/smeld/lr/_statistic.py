@@ -33,6 +33,6 @@ class LRResult:
 #: (genes CSC [n_obs, n_units], pairs int [n_pairs, 2] of columns (ligand, receptor), weights CSR [n_obs, n_obs] whose
 #: row i averages over the neighbours of spot i, xy_um [n_obs, 2], *, seed) -> LRResult. A statistic registered with
 #: ``background=True`` is also given ``background``, CSC [n_obs, n_genes], the genes that are in no pair; one with
-#: ``state=True`` also ``state`` [n_obs, k] (log library, then labels), ``types`` [n_obs, n_types] and ``section`` [n_obs]
+#: ``state=True`` also ``state`` [n_obs, k] (log library, then labels), ``types`` [n_obs, n_types], ``section`` [n_obs]
 LRStatistic = Callable[..., LRResult]
 lr_stats: Registry[LRStatistic] = Registry("interaction statistic", "smeld.lr", "smeld.lr_stats")
