@@ -148,8 +148,8 @@ TABLES: dict[str, tuple[str, str]] = {
     "gnn": (
         "Pairs that act on genes downstream",
         "Simulated pairs whose ligand and receptor know nothing of each other but change genes of the receiving cell, "
-        "and as many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and decoys "
-        "with p < .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
+        "and as many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and "
+        "decoys with p < .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
     ),
     "trajectory": (
         "Orders along simulated tissues",
