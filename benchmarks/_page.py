@@ -151,6 +151,11 @@ TABLES: dict[str, tuple[str, str]] = {
         "and as many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and "
         "decoys with p < .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
     ),
+    "vae": (
+        "The graph VAE beside the deterministic fusion",
+        "ARI of domains over seeds (of small panels: over draws of genes), as in Domains; seconds of fusion alone, with "
+        "the deterministic one in it, on one thread.",
+    ),
     "trajectory": (
         "Orders along simulated tissues",
         "Kendall's tau with the true order, mean of the cases: `tau` of `sm.tl.trajectory` from the found domain that "

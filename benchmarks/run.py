@@ -39,6 +39,7 @@ import trajectory_real
 import trajectory_scale
 import trajectory_settings
 import transition_genes
+import vae
 from _datasets import REAL
 
 #: what a measure returns: tables by key, each a list of rows
@@ -88,6 +89,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "trajectory_settings": lambda asked: trajectory_settings.measure(),
     "transition_genes": lambda asked: transition_genes.measure(),
     "trajectory_scale": lambda asked: trajectory_scale.measure(slow=asked.slow),
+    "vae": lambda asked: vae.measure(seeds=asked.seeds),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
 }
 

@@ -19,6 +19,7 @@ TYPE_PCA = "X_types"  # components for cell types, not chosen for space
 TYPE_LOADINGS = "types_loadings"  # in varm
 MORPH_PREFIX = "morph_"  # + encoder
 FUSED_PREFIX = "fused_"  # + method
+SD_PREFIX = "sd_"  # + the embedding whose posterior standard deviation it is
 # obsp
 CONNECTIVITIES = "spatial_connectivities"
 DISTANCES = "spatial_distances"

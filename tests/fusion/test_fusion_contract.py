@@ -19,8 +19,10 @@ import smeld as sm
 from smeld import _keys
 from smeld.fusion import Fusion, fusions
 from smeld.kernels.graph import spatial_graph
+from smeld.nn import available
 
-METHODS = sorted(fusions)
+#: methods whose extra is not installed cannot be run
+METHODS = [m for m in sorted(fusions) if all(available(p) for p in fusions[m].facts.get("needs", ()))]
 N_SIDE = 12
 #: targeted panels (Xenium, MERSCOPE) have that many genes
 PANEL = 166

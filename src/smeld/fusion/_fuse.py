@@ -82,7 +82,7 @@ def fuse(
     neighbours = _neighbours(adata, section, batch_key, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
     morph_key = _morphology_key(adata, morphology)
     features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64)[order])
-    if method == "sme":
+    if method in ("sme", "vae"):
         options.setdefault("log_transform", _needs_log(adata, counts))
     try:
         fusion = card.func(
@@ -227,6 +227,9 @@ def _restored(fusion: Fusion, order: NDArray[np.intp]) -> Fusion:
 
 def _write(adata: Any, fusion: Fusion, graph: SpatialGraph, key: str, batch_key: str | None) -> None:
     adata.obsm[key] = fusion.embedding
+    adata.obsm.pop(_keys.SD_PREFIX + key, None)
+    if fusion.posterior_sd is not None:
+        adata.obsm[_keys.SD_PREFIX + key] = fusion.posterior_sd
     if fusion.expression is not None:
         adata.obsm[_keys.PCA] = fusion.expression
     if fusion.loadings is not None:

@@ -25,7 +25,8 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     made of is not stored.
 
     Every split thins the counts beta-binomially (``kernels.split``), projects them on the stored loadings and smooths
-    along the stored weights; the thinned components get each section's mean of the full ones.
+    along the stored weights; the thinned components get each section's mean of the full ones. What a network learned
+    beyond the smooth (method "vae") is added to each as it is.
     """
     order = _adapt.canonical_order(adata)
     stored = np.asarray(adata.obsm[rep], dtype=np.float64)[order]
@@ -40,16 +41,24 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     d = full.shape[1]
     beside = stored[:, d:]  # components of morphology: no counts are in them
     made_here = d + int(facts["params"].get("n_morphology", 0)) == stored.shape[1]
-    if not made_here or not np.allclose(smooth.smooth(weights, full, float(alpha)), stored[:, :d], atol=1e-6):
-        return [stored]  # of another fusion
+    learned = stored[:, :d] - smooth.smooth(weights, full, float(alpha)) if made_here else None
+    if learned is None or not _of_this_fusion(learned, facts["params"]):
+        return [stored]
     bases = [full]
     if n_splits:
         bases += _thinned(adata, facts.get("inputs", {}), order, full, weights, loadings, n_splits, seed)
     made = [stored]
     for i, base in enumerate(bases):
         wanted = [s for s in (SCALES if scales else (1.0,)) if i or s != 1.0]
-        made += [np.hstack([smooth.smooth(weights, base, float(alpha) * s), beside]) for s in wanted]
+        made += [np.hstack([smooth.smooth(weights, base, float(alpha) * s) + learned, beside]) for s in wanted]
     return made
+
+
+def _of_this_fusion(learned: Float, params: Any) -> bool:
+    """True if the embedding is the smooth of the stored components, plus what a network learned where one did."""
+    if params.get("method") == "vae":
+        return bool(np.isclose(learned.std(), float(params.get("correction_sd", np.nan)), rtol=1e-6, atol=1e-9))
+    return bool(np.abs(learned).max(initial=0.0) <= 1e-5)
 
 
 def _thinned(

@@ -1,0 +1,122 @@
+"""The graph VAE: what counts say beyond the deterministic fusion, learned by a network on the same graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from smeld import _check, nn
+from smeld.fusion import sme as deterministic
+from smeld.fusion._fusion import Fusion, fusions
+from smeld.kernels import profiles
+from smeld.kernels.graph import SpatialGraph
+
+Float = NDArray[np.float64]
+
+NEEDS = ("torch", "torch_geometric", "safetensors")
+#: genes of the decoder, those with most say in the components
+N_GENES = 2000
+#: with fewer components than this the deterministic fusion has lost the section's structure to noise (few genes, or
+#: few counts a spot), and components of smoothed profiles are its prior; set on DLPFC sections of 200 genes (1 to 3
+#: survive, whole panels keep 14), draws of seeds 100 and 101
+FEWEST_COMPONENTS = 5
+
+
+@fusions.add(
+    "vae",
+    cite="cf. Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; Brody et al. 2022, arXiv:2105.14491",
+    needs=NEEDS,
+)
+def vae(
+    counts: sparse.csr_matrix,
+    morphology: Float | None,
+    graph: SpatialGraph,
+    *,
+    batch: NDArray[Any] | None = None,
+    seed: int = 0,
+    epochs: int = 120,
+    learning_rate: float = 5e-3,
+    patience: int = 15,
+    n_genes: int = N_GENES,
+    n_extra: int = 0,
+    device: str = "auto",
+    folder: str | None = None,
+    tile: int = 4096,
+    **options: Any,
+) -> Fusion:
+    """Graph variational autoencoder around the deterministic fusion; needs ``smeld[deep]``.
+
+    ``counts`` CSR [n_obs, n_genes] whole numbers, ``morphology``, ``graph``, ``batch`` and ``options`` as for
+    ``"sme"``, which is run first: its embedding is the mean of the prior (components of smoothed profiles in its place
+    where fewer than 5 of its components survive, as on small panels), its graph the prior's and the encoder's.
+    Morphology speaks through the graph's edges and the prior. ``epochs`` at most, until the score on held-out counts (a
+    tenth) has not improved for ``patience``; ``n_genes`` in the decoder, those with most say; ``n_extra`` components
+    beyond the prior's; ``device`` as torch names it; ``folder`` keeps the state, to go on from after an interruption;
+    ``tile`` spots at a time (with a halo: the posterior does not depend on it).
+
+    Raises
+    ------
+    InputError
+        Without torch; for values that are not whole counts; if training diverges.
+    """
+    nn.require("method='vae'", *NEEDS, instead="use method='sme'")
+    from smeld.nn import _vae_fit
+
+    if not np.equal(np.mod(counts.data, 1), 0).all():
+        raise _check.problem("the graph VAE models counts", found="values that are not whole", cure="method='sme'")
+    base = deterministic.sme(counts, morphology, graph, batch=batch, seed=seed, **options)
+    d = int(base.facts["n_components"])
+    chosen = _genes(base, n_genes)
+    table = sparse.csr_matrix(counts[:, chosen])
+    table.sort_indices()
+    alpha = float(base.facts["alpha"])
+    prior, basis = base.embedding, "components"
+    if d < FEWEST_COMPONENTS:
+        found = profiles.reliable(table, base.weights, alpha, seed=seed)
+        if found.shape[1] > d:
+            prior, basis = np.hstack([_offset_free(found, batch), base.embedding[:, d:]]), "profiles"
+    scale = float(prior.std(axis=0).max())
+    if scale <= 0:  # all spots are alike: there is nothing to learn
+        return replace(base, posterior_sd=np.zeros_like(base.embedding))
+    inputs = _vae_fit.Inputs(
+        table,
+        base.weights,
+        prior / scale,
+        np.zeros(len(prior), dtype=np.intp) if batch is None else np.asarray(batch),
+        graph.xy_um,
+        alpha,
+    )
+    model = _vae_fit.new_model(inputs, n_extra, seed=seed)
+    schedule = _vae_fit.schedule(epochs, learning_rate, patience, folder)
+    posterior, history, _ = _vae_fit.train(model, inputs, schedule, seed=seed, device=device, tile=tile)
+    correction = posterior.delta * scale
+    embedding = np.hstack([prior, np.zeros((len(prior), n_extra))]) + correction
+    facts = {
+        **base.facts,
+        "basis": basis,
+        "epochs": len(history.held_out),
+        "held_out": history.held_out[history.best] if history.held_out else float("nan"),
+        "correction_sd": float(correction[:, :d].std()) if basis == "components" else float("nan"),
+        "n_decoder_genes": len(chosen),
+    }
+    return replace(base, embedding=embedding, posterior_sd=posterior.sd * scale, facts=facts)
+
+
+def _genes(base: Fusion, n_genes: int) -> NDArray[np.intp]:
+    """Genes with most say in the components, that with most first: what is drawn must not depend on their order."""
+    say = np.zeros(0) if base.loadings is None else (base.loadings**2).sum(axis=1)
+    used = np.flatnonzero(say > 0)
+    return np.asarray(used[np.argsort(-say[used], kind="stable")[:n_genes]])
+
+
+def _offset_free(values: Float, batch: NDArray[Any] | None) -> Float:
+    """Components without each section's own mean."""
+    if batch is None:
+        return values
+    size = np.maximum(np.bincount(batch), 1)
+    mean = np.stack([np.bincount(batch, column) / size for column in values.T], axis=1)
+    return np.asarray(values - mean[batch])
