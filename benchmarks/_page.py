@@ -153,8 +153,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "vae": (
         "The graph VAE beside the deterministic fusion",
-        "ARI of domains over seeds (of small panels: over draws of genes), as in Domains; seconds of fusion alone, with "
-        "the deterministic one in it, on one thread.",
+        "ARI of domains over seeds (of small panels: over draws of genes), as in Domains; seconds of fusion alone, "
+        "with the deterministic one in it, on one thread.",
     ),
     "trajectory": (
         "Orders along simulated tissues",

@@ -28,6 +28,8 @@ with warnings.catch_warnings():
 
 #: standardised residuals are cut here
 MOST_RESIDUAL = 10.0
+#: variance of the field before the first epoch, in units of the embedding's
+FIRST_VARIANCE = 0.1
 #: bounds of the logarithm of a posterior standard deviation, in units of the embedding's standard deviation
 LEAST_LOG_SD, MOST_LOG_SD = -6.0, 1.0
 
@@ -82,6 +84,9 @@ class GraphVAE(nn.Module):
 
     share: torch.Tensor
     scale: torch.Tensor
+    #: of the field, by component; and the roughness that the next one is made of
+    variance: torch.Tensor
+    rough: torch.Tensor
 
     def __init__(self, shape: Shape, share: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
         """``share`` [n_genes] of all counts; ``scale`` [n_genes] the standard deviation of a count over sqrt(N)."""
@@ -89,6 +94,8 @@ class GraphVAE(nn.Module):
         self.shape = shape
         self.register_buffer("share", torch.as_tensor(share, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        self.register_buffer("variance", torch.full((shape.n_latent,), FIRST_VARIANCE))
+        self.register_buffer("rough", torch.zeros(shape.n_latent))
         h, d = shape.hidden, shape.n_latent
         self.read = nn.Linear(shape.n_genes, h, bias=False)
         self.mix = nn.Linear(h * (shape.steps + 1) + shape.n_prior, h)

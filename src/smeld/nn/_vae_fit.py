@@ -26,8 +26,8 @@ LEAST_SEEN, MOST_SEEN = 0.5, 0.9
 WARM_UP = 30
 #: spots of a tile, and spots that the held-out score is computed on
 TILE, MOST_SCORED = 4096, 2000
-#: variance of the field before the first epoch, in units of the embedding's; and the smallest
-FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-6
+#: smallest variance of the field
+LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,14 @@ class Trainer:
         self.pieces = [self.section.piece(rows, model.shape.hops + 1) for rows in self.tiles]
         n = inputs.counts.shape[0]
         self.scored = np.sort(rng.choice(n, min(n, MOST_SCORED), replace=False))
-        self.variance = torch.full((model.shape.n_latent,), FIRST_VARIANCE, device=device)
-        self._rough = torch.zeros_like(self.variance)
         self.weight = 0.0
 
     def batches(self, epoch: int) -> Iterator[tuple[Piece, torch.Tensor, torch.Tensor, float]]:
         """(piece, counts that are seen, counts that are predicted, the share of these) of every tile."""
         self.weight = min(1.0, (epoch + 1) / WARM_UP)
         if epoch:
-            self.variance = (self._rough / len(self.inputs.prior)).clamp(min=LEAST_VARIANCE)
-        self._rough = torch.zeros_like(self.variance)
+            self.model.variance.copy_((self.model.rough / len(self.inputs.prior)).clamp(min=LEAST_VARIANCE))
+        self.model.rough.zero_()
         rng = np.random.default_rng(_device.seed_of(self.seed, 2, epoch))
         fraction = float(rng.uniform(LEAST_SEEN, MOST_SEEN))
         seen, rest = split.thin(self.train, fraction, self.none, rng)
@@ -113,8 +111,8 @@ class Trainer:
         theta = self.model.log_theta + float(np.log(share))
         likelihood = negative_binomial(rest[core], log_mean, theta).sum() / share
         rough, spread = roughness(delta, log_sd, piece, self.inputs.alpha)
-        self._rough = self._rough + rough.detach()
-        return (self.weight * divergence(rough, spread, self.variance) - likelihood) / core.sum()
+        self.model.rough.add_(rough.detach())
+        return (self.weight * divergence(rough, spread, self.model.variance) - likelihood) / core.sum()
 
     def score(self) -> float:
         """Poisson deviance, less a constant, per held-out count of some spots; lower is better."""
@@ -171,7 +169,7 @@ def train(
         what="Graph VAE",
     )
     with _device.seeded(seed, 3):
-        return trainer.posterior(), history, trainer.variance.cpu().numpy().astype(np.float64)
+        return trainer.posterior(), history, trainer.model.variance.cpu().numpy().astype(np.float64)
 
 
 def schedule(epochs: int, learning_rate: float, patience: int, folder: str | Path | None) -> _train.Schedule:

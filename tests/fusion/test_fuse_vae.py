@@ -1,0 +1,96 @@
+"""``sm.fuse(method="vae")``: what it writes, what domains make of it, small panels, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+import smeld as sm
+from smeld.fusion import _variants
+
+pytest.importorskip("torch", reason="needs smeld[deep]")
+pytest.importorskip("torch_geometric", reason="needs smeld[deep]")
+
+FEW: dict[str, Any] = {"evidence": False, "epochs": 12}
+
+
+@pytest.fixture(scope="module")
+def section() -> AnnData:
+    return sm.datasets.simulate(700, 300, seed=3, image=False)
+
+
+@pytest.fixture(scope="module")
+def fused(section: AnnData) -> AnnData:
+    adata = section.copy()
+    sm.fuse(adata, "vae", **FEW)
+    return adata
+
+
+def test_what_it_writes(fused: AnnData, tmp_path: Path) -> None:
+    z, sd = fused.obsm["fused_vae"], fused.obsm["sd_fused_vae"]
+    assert z.shape == sd.shape and np.isfinite(z).all() and (sd > 0).all()
+    sm.write(fused, tmp_path / "x.h5ad")
+    read = sm.read(tmp_path / "x.h5ad")
+    assert np.array_equal(read.obsm["sd_fused_vae"], sd)
+    assert float(read.uns["smeld"]["fused_vae"]["params"]["held_out"]) > 0
+
+
+def test_domains_are_a_consensus_over_variants_that_keep_what_was_learned(fused: AnnData) -> None:
+    found = _variants.variants(fused, "fused_vae", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
+    assert len(found) > 1
+    plain = fused.copy()
+    sm.fuse(plain, evidence=False)
+    alone = _variants.variants(plain, "fused_sme", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
+    learned = found[0] - alone[0]
+    assert np.abs(learned).max() > 0
+    for one, other in zip(found[1:], alone[1:]):
+        np.testing.assert_allclose(one - other, learned, atol=1e-8)
+    other_components = fused.copy()
+    other_components.obsm["X_pca"] = fused.obsm["X_pca"] * 1.5
+    seed = np.random.SeedSequence(0)
+    assert len(_variants.variants(other_components, "fused_vae", n_splits=0, scales=True, seed=seed)) == 1
+    assert sm.tl.domains(fused.copy(), 4, use_rep="fused_vae").prob.shape == (fused.n_obs, 4)
+
+
+def test_few_counts_take_components_of_smoothed_profiles(section: AnnData) -> None:
+    adata = section[:, :60].copy()
+    adata.X = adata.X.copy()
+    adata.X.data = np.random.default_rng(0).binomial(adata.X.data.astype(int), 0.2).astype(np.float32)
+    found = sm.fuse(adata, "vae", **FEW)
+    assert found.facts["basis"] in ("components", "profiles")
+    assert found.facts["n_components"] < 5, "this section is meant to be one whose components drown in noise"
+    assert found.facts["basis"] == "profiles" or found.embedding.shape[1] == found.facts["n_components"]
+
+
+def test_an_interrupted_training_goes_on(section: AnnData, tmp_path: Path) -> None:
+    whole = sm.fuse(section.copy(), "vae", **FEW).embedding
+    sm.fuse(section.copy(), "vae", evidence=False, epochs=6, folder=str(tmp_path / "state"))
+    resumed = sm.fuse(section.copy(), "vae", **FEW, folder=str(tmp_path / "state")).embedding
+    np.testing.assert_allclose(resumed, whole, atol=1e-6)
+
+
+def test_what_it_refuses(section: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = section.copy()
+    logged.X = logged.X.copy()
+    logged.X.data = np.log1p(logged.X.data)
+    with pytest.raises(sm.InputError, match="models counts"), pytest.warns(sm.SmeldWarning):
+        sm.fuse(logged, "vae")
+    with pytest.raises(sm.InputError, match="device"):
+        sm.fuse(section.copy(), "vae", **FEW, device="abacus")
+    with pytest.raises(sm.InputError, match="does not take"):
+        sm.fuse(section.copy(), "vae", alpa=3)
+    monkeypatch.setattr("smeld.nn._extra.available", lambda *names: False)
+    with pytest.raises(sm.InputError, match=r"smeld\[deep\]"):
+        sm.fuse(section.copy(), "vae")
+
+
+def test_spots_that_are_all_alike() -> None:
+    adata = sm.datasets.simulate(200, 60, seed=0, image=False)
+    adata.X = adata.X.copy()
+    adata.X[:] = 1
+    found = sm.fuse(adata, "vae", **FEW)
+    assert np.isfinite(found.embedding).all()
