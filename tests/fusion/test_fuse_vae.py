@@ -94,3 +94,21 @@ def test_spots_that_are_all_alike() -> None:
     adata.X[:] = 1
     found = sm.fuse(adata, "vae", **FEW)
     assert np.isfinite(found.embedding).all()
+
+
+def test_a_saved_model_says_the_same_of_its_own_section_and_fits_another(section: AnnData, tmp_path: Path) -> None:
+    where = str(tmp_path / "model")
+    own = sm.fuse(section.copy(), "vae", **FEW, save_model=where)
+    again = sm.fuse(section[:, ::-1].copy(), "vae", load_model=where)
+    np.testing.assert_allclose(again.embedding, own.embedding, atol=1e-3 * own.embedding.std())
+    np.testing.assert_allclose(again.posterior_sd, own.posterior_sd, rtol=1e-3)
+    other = sm.datasets.simulate(700, 300, seed=3, section=1, image=False)
+    found = sm.fuse(other, "vae", load_model=where)
+    assert found.embedding.shape == own.embedding.shape and np.isfinite(found.embedding).all()
+    assert sm.tl.domains(other, 4, use_rep="fused_vae").labels.nunique() == 4
+    few = section[:, :290].copy()
+    assert sm.fuse(few, "vae", load_model=where).facts["n_model_genes"] <= 290
+    with pytest.raises(sm.InputError, match="needs 80% of its"):
+        sm.fuse(section[:, :100].copy(), "vae", load_model=where)
+    with pytest.raises(sm.InputError, match="no saved model"):
+        sm.fuse(section.copy(), "vae", load_model=str(tmp_path / "nothing"))

@@ -31,18 +31,19 @@ def test_profiles_are_those_of_a_dense_solve() -> None:
 
 def test_as_many_components_as_there_are_fields() -> None:
     counts, weights = made()
-    found = profiles.reliable(counts, weights, 3.0, seed=0)
+    found, axes = profiles.reliable(counts, weights, 3.0, seed=0)
     assert found.shape[1] == 2
-    assert np.array_equal(found, profiles.reliable(counts, weights, 3.0, seed=0))
+    assert np.array_equal(found, profiles.reliable(counts, weights, 3.0, seed=0)[0])
+    np.testing.assert_allclose(profiles.log_profiles(counts, weights, 3.0) @ axes, found)
 
 
 def test_one_component_where_there_is_nothing() -> None:
     counts, weights = made(structured=False)
-    assert profiles.reliable(counts, weights, 3.0, seed=0).shape[1] == 1
+    assert profiles.reliable(counts, weights, 3.0, seed=0)[0].shape[1] == 1
 
 
 @pytest.mark.parametrize("empty", [0, 5])
 def test_spots_without_counts_stay_finite(empty: int) -> None:
     counts, weights = made(8)
     counts = sparse.csr_matrix(sparse.diags((np.arange(64) >= empty).astype(float)) @ counts)
-    assert np.isfinite(profiles.reliable(counts, weights, 3.0, seed=0)).all()
+    assert np.isfinite(profiles.reliable(counts, weights, 3.0, seed=0)[0]).all()

@@ -84,6 +84,7 @@ def fuse(
     features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64)[order])
     if method in ("sme", "vae"):
         options.setdefault("log_transform", _needs_log(adata, counts))
+    more = {"names": list(adata.var_names)} if card.facts.get("named") else {}
     try:
         fusion = card.func(
             _canonical(counts[order]),
@@ -92,6 +93,7 @@ def fuse(
             batch=section[order] if len(names) > 1 else None,
             seed=seed,
             **options,
+            **more,
         )
     except TypeError as error:
         raise _option_error(method, options, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check, nn
+from smeld.fusion import _vae_model
 from smeld.fusion import sme as deterministic
 from smeld.fusion._fusion import Fusion, fusions
 from smeld.kernels import profiles
@@ -30,6 +32,7 @@ FEWEST_COMPONENTS = 5
     "vae",
     cite="cf. Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; Brody et al. 2022, arXiv:2105.14491",
     needs=NEEDS,
+    named=True,
 )
 def vae(
     counts: sparse.csr_matrix,
@@ -46,6 +49,9 @@ def vae(
     device: str = "auto",
     folder: str | None = None,
     tile: int = 4096,
+    save_model: str | None = None,
+    load_model: str | None = None,
+    names: Sequence[str] | None = None,
     **options: Any,
 ) -> Fusion:
     """Graph variational autoencoder around the deterministic fusion; needs ``smeld[deep]``.
@@ -56,7 +62,10 @@ def vae(
     Morphology speaks through the graph's edges and the prior. ``epochs`` at most, until the score on held-out counts (a
     tenth) has not improved for ``patience``; ``n_genes`` in the decoder, those with most say; ``n_extra`` components
     beyond the prior's; ``device`` as torch names it; ``folder`` keeps the state, to go on from after an interruption;
-    ``tile`` spots at a time (with a halo: the posterior does not depend on it).
+    ``tile`` spots at a time (with a halo: the posterior does not depend on it). ``save_model`` writes the trained
+    model to that folder (``model.safetensors``, ``model.json``); ``load_model`` applies such a model to this section,
+    whose genes are matched by ``names``, and trains nothing. A model with components of morphology, which are those of
+    its own section, is not saved.
 
     Raises
     ------
@@ -68,6 +77,11 @@ def vae(
 
     if not np.equal(np.mod(counts.data, 1), 0).all():
         raise _check.problem("the graph VAE models counts", found="values that are not whole", cure="method='sme'")
+    called = [str(i) for i in range(counts.shape[1])] if names is None else [str(name) for name in names]
+    if load_model is not None:
+        return _vae_model.apply(
+            load_model, counts, called, graph, morphology, batch=batch, seed=seed, device=device, tile=tile
+        )
     base = deterministic.sme(counts, morphology, graph, batch=batch, seed=seed, **options)
     d = int(base.facts["n_components"])
     chosen = _genes(base, n_genes)
@@ -76,7 +90,7 @@ def vae(
     alpha = float(base.facts["alpha"])
     prior, basis = base.embedding, "components"
     if d < FEWEST_COMPONENTS:
-        found = profiles.reliable(table, base.weights, alpha, seed=seed)
+        found, axes = profiles.reliable(table, base.weights, alpha, seed=seed)
         if found.shape[1] > d:
             prior, basis = np.hstack([_offset_free(found, batch), base.embedding[:, d:]]), "profiles"
     scale = float(prior.std(axis=0).max())
@@ -93,6 +107,8 @@ def vae(
     model = _vae_fit.new_model(inputs, n_extra, seed=seed)
     schedule = _vae_fit.schedule(epochs, learning_rate, patience, folder)
     posterior, history, _ = _vae_fit.train(model, inputs, schedule, seed=seed, device=device, tile=tile)
+    if save_model is not None:
+        _save(save_model, model, base, prior, scale, (chosen, called), axes if basis == "profiles" else None)
     correction = posterior.delta * scale
     embedding = np.hstack([prior, np.zeros((len(prior), n_extra))]) + correction
     facts = {
@@ -104,6 +120,32 @@ def vae(
         "n_decoder_genes": len(chosen),
     }
     return replace(base, embedding=embedding, posterior_sd=posterior.sd * scale, facts=facts)
+
+
+def _save(
+    folder: str,
+    model: Any,
+    base: Fusion,
+    prior: Float,
+    scale: float,
+    genes: tuple[NDArray[np.intp], list[str]],
+    axes: Float | None,
+) -> None:
+    """``genes``: numbers of those in the decoder, and all names; ``axes`` of smoothed profiles, None: the loadings'."""
+    chosen, called = genes
+    made_of = prior.shape[1] - int(base.facts["n_morphology"])
+    if made_of != prior.shape[1]:
+        raise _check.problem(
+            "a model with components of morphology cannot be saved: they are those of its own section",
+            found=f"{prior.shape[1] - made_of} components of morphology",
+            cure="pass n_morphology=0",
+        )
+    loadings = np.zeros((len(called), 0)) if base.loadings is None else base.loadings
+    rows = chosen if axes is not None else np.flatnonzero(np.abs(loadings).sum(axis=1) > 0)
+    used = axes if axes is not None else loadings[rows]
+    facts = {key: float(base.facts[key]) for key in ("alpha", "gamma", "eta")}
+    recipe = _vae_model.Recipe("components" if axes is None else "profiles", scale=scale, **facts)
+    _vae_model.save(folder, model, recipe, [called[g] for g in chosen], used, [called[g] for g in rows])
 
 
 def _genes(base: Fusion, n_genes: int) -> NDArray[np.intp]:

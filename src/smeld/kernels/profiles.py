@@ -31,8 +31,9 @@ def log_profiles(counts: sparse.csr_matrix, weights: sparse.csr_matrix, alpha: f
     return np.asarray(values - values.mean(axis=0))
 
 
-def reliable(counts: sparse.csr_matrix, weights: sparse.csr_matrix, alpha: float, *, seed: int) -> Float:
-    """Leading components of smoothed profiles on which two halves of the counts agree, float64 [n_obs, d], d >= 1.
+def reliable(counts: sparse.csr_matrix, weights: sparse.csr_matrix, alpha: float, *, seed: int) -> tuple[Float, Float]:
+    """Leading components of smoothed profiles on which two halves of the counts agree: (scores float64 [n_obs, d],
+    axes [n_genes, d]), d >= 1.
 
     ``counts`` whole, CSR [n_obs, n_genes]. Of the first 30, those before the first whose correlation between halves
     (split beta-binomially, with the dispersion of differences between neighbours) is below .7.
@@ -44,7 +45,8 @@ def reliable(counts: sparse.csr_matrix, weights: sparse.csr_matrix, alpha: float
         first, second = (log_profiles(half, weights, alpha) @ axes for half in halves)
         agree = np.array([_correlation(a, b) for a, b in zip(first.T, second.T)])
         below = np.flatnonzero(agree < AGREE)
-        return np.asarray(values @ axes[:, : max(1, int(below[0]) if len(below) else axes.shape[1])])
+        kept = axes[:, : max(1, int(below[0]) if len(below) else axes.shape[1])]
+        return np.asarray(values @ kept), kept
 
 
 def _axes(values: Float) -> Float:

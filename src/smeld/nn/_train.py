@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,15 @@ class Schedule:
     save_every: int = 5
 
 
-@dataclass
 class History:
-    """By epoch, the mean training loss and the held-out score (lower is better); ``best`` epoch, from 0."""
+    """By epoch, the mean training ``loss`` and the ``held_out`` score (lower is better); ``best`` epoch, from 0;
+    ``halvings`` of the learning rate; ``finished`` if it stopped before the last epoch. It grows as training goes on.
+    """
 
-    loss: list[float] = field(default_factory=list)
-    held_out: list[float] = field(default_factory=list)
-    best: int = -1
-    halvings: int = 0
-    finished: bool = False
+    def __init__(self) -> None:
+        self.loss: list[float] = []
+        self.held_out: list[float] = []
+        self.best, self.halvings, self.finished = -1, 0, False
 
 
 def fit(
