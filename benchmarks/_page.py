@@ -145,6 +145,20 @@ TABLES: dict[str, tuple[str, str]] = {
         "Simulated cells with the genes of smeld's own pairs; `spatial` with surrogates and local calls; memory of the "
         "whole process with the section loaded.",
     ),
+    "encoder_rate": (
+        "Tiles a second through ResNet50",
+        "224-pixel tiles, random weights, on the CPU: batched, one by one, and by stLearn's own loop, beside what the machine "
+        "does in matrix products at 8.2 GFLOP a tile.",
+    ),
+    "encoder_learning": (
+        "The section's own CNN",
+        "Seconds of `self` on so many tiles.",
+    ),
+    "encoder_added": (
+        "What an encoder adds to domains, her2st A1",
+        "ARI over seeds with the default fusion (`let in`: in how many runs evidence gave morphology a say), with fixed "
+        "weights, and of domains by features alone.",
+    ),
     "gnn": (
         "Pairs that act on genes downstream",
         "Simulated pairs whose ligand and receptor know nothing of each other but change genes of the receiving cell, "

@@ -21,6 +21,7 @@ import across
 import celltype_interactions
 import denoise
 import domains
+import encoders
 import gnn
 import interactions
 import lr_peers
@@ -83,6 +84,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "lr_platforms": lambda asked: lr_platforms.measure(),
     "lr_peers": lambda asked: lr_peers.measure(),
     "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
+    "encoders": lambda asked: encoders.measure(seeds=5),
     "gnn": lambda asked: gnn.measure(seeds=min(10, asked.seeds)),
     "trajectory": lambda asked: trajectory.measure(runs=10),
     "trajectory_real": lambda asked: trajectory_real.measure(),

@@ -45,6 +45,7 @@ class Registry(Mapping[str, "Card[F]"]):
     def __init__(self, kind: str, package: str, group: str) -> None:
         self.kind, self.package, self.group = kind, package, group
         self._cards: dict[str, Card[F]] = {}
+        self._families: dict[str, tuple[Callable[[str], F], Mapping[str, Any]]] = {}
         self._loaded = False
 
     def add(self, name: str, **facts: Any) -> Callable[[F], F]:
@@ -57,6 +58,34 @@ class Registry(Mapping[str, "Card[F]"]):
             return func
 
         return register
+
+    def add_family(self, prefix: str, **facts: Any) -> Callable[[Callable[[str], F]], Callable[[str], F]]:
+        """Decorator for plug-ins that are made on demand: ``prefix:rest`` is what the function makes of ``rest``.
+
+        They are looked up like others and stand in no list, for there is no end to their names.
+        """
+
+        def register(make: Callable[[str], F]) -> Callable[[str], F]:
+            if prefix in self._families and self._families[prefix][0] is not make:
+                raise ValueError(f"{self.kind} family {prefix!r} is registered twice")
+            self._families[prefix] = (make, MappingProxyType(dict(facts)))
+            return make
+
+        return register
+
+    @property
+    def families(self) -> list[str]:
+        """The prefixes of plug-ins that are made on demand."""
+        self._load()
+        return sorted(self._families)
+
+    def _made(self, name: object) -> Card[F] | None:
+        """The card of ``prefix:rest``; None for other names."""
+        prefix, _, rest = str(name).partition(":")
+        if not rest or prefix not in self._families:
+            return None
+        make, facts = self._families[prefix]
+        return Card(str(name), make(rest), facts)
 
     def _load(self) -> None:
         if self._loaded:
@@ -75,13 +104,16 @@ class Registry(Mapping[str, "Card[F]"]):
 
     def __getitem__(self, name: str) -> Card[F]:
         self._load()
+        made = self._made(name)
+        if made is not None:
+            return made
         if name not in self._cards:
-            raise _check.unknown(self.kind, name, self._cards)
+            raise _check.unknown(self.kind, name, [*self._cards, *(f"{prefix}:..." for prefix in self._families)])
         return self._cards[name]
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._cards
+        return name in self._cards or self._made(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         self._load()

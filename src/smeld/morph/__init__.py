@@ -7,6 +7,6 @@ by name, one file each in this folder (files that begin with ``_`` are machinery
 from __future__ import annotations
 
 from smeld.morph._embed import Morphology, embed
-from smeld.morph._encoders import Encoder, Section, TileSpec, encoders
+from smeld.morph._encoders import Encoder, Options, Section, TileSpec, encoders
 
-__all__ = ["Encoder", "Morphology", "Section", "TileSpec", "embed", "encoders"]
+__all__ = ["Encoder", "Morphology", "Options", "Section", "TileSpec", "embed", "encoders"]

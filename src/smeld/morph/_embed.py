@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from smeld import _adapt, _check, _image, _keys, _progress
 from smeld._registry import Card
 from smeld.kernels import tiles
-from smeld.morph._encoders import Factory, Section, encoders
-from smeld.morph._plan import Cut, check_positions, find_image, plan, section_colours, sides_um
+from smeld.morph._encoders import Encoder, Factory, Options, encoders, slug
+from smeld.morph._plan import Cut, check_positions, find_image, plan, sampler, section_colours, sides_um
+from smeld.morph._stream import ahead, kept
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,6 +49,11 @@ def embed(
     batch_size: int | None = None,
     library_id: str | None = None,
     device: str = "auto",
+    weights: str | Path | None = None,
+    download: bool = False,
+    cache: str | Path | None = None,
+    autocast: bool = False,
+    seed: int = 0,
     quiet: bool = False,
 ) -> Morphology:
     """Describe the tissue around each spot or cell by features of its image tile.
@@ -57,20 +64,36 @@ def embed(
         AnnData (or SpatialData with one table) with ``obsm["spatial"]`` and an image, as ``sm.read`` returns
         it.
     encoder
-        Name of an encoder, see ``sm.morph.encoders``. Default "texture": named H&E features, no weights.
+        Name of an encoder, see ``sm.morph.encoders``; also ``"timm:NAME"`` and ``"hf:REPOSITORY"`` or
+        ``"hf:FOLDER"``. Default "texture": named H&E features, no weights. All others are networks and need
+        ``smeld[deep]``; "self" learns from this section's tiles and needs no weights either.
     tile_um
         Side of the square tiles in micrometres; several sides give features of the surroundings too. Default:
         what the encoder was made for; for encoders that take any resolution, twice the spot's diameter
         (within 50 to 200 um, 100 um where it is unknown), and for "texture" also 3 times that. Our choice: on
         Visium such tiles touch without gaps.
     key_added
-        Key in ``obsm``. Default ``"morph_<encoder>"``.
+        Key in ``obsm``. Default ``"morph_<encoder>"``, with ``_`` for what is no letter and no digit.
     batch_size
         Tiles held at a time; results do not depend on it. Default: about 2 megapixels.
     library_id
         The section in ``uns["spatial"]``, where there are several.
     device
-        Handed to the encoder; "auto" lets it choose.
+        Handed to the encoder; "auto" lets it choose: CUDA where there is one, then MPS, then the CPU.
+    weights
+        Folder (for "mobilenet_v1" also a file) of a network's weights. Default: ``$SMELD_WEIGHTS/<encoder>``,
+        then the hub's cache on this machine.
+    download
+        Whether weights that are missing may be fetched from the hub (also: ``SMELD_DOWNLOAD=1``). Without it
+        the network is never used.
+    cache
+        Folder in which a network's finished batches are kept (``.npy``), so that the same call after an
+        interruption goes on where it stopped. Default: nothing is kept.
+    autocast
+        Half precision within the network on CUDA and MPS, bfloat16 on the CPU. Default: float32, the same
+        features everywhere to within rounding.
+    seed
+        Of what "self" draws; other encoders draw nothing.
     quiet
         No progress bar.
 
@@ -95,7 +118,8 @@ def embed(
     Raises
     ------
     InputError
-        No image; unknown encoder; unknown size of a pixel; most spots outside the image; a bad ``tile_um``.
+        No image; unknown encoder; unknown size of a pixel; most spots outside the image; a bad ``tile_um``;
+        weights that are not here, with how to get them; ``smeld[deep]`` not installed.
 
     Examples
     --------
@@ -112,18 +136,24 @@ def embed(
     check_positions(image, xy_px)
     if batch_size is not None and batch_size < 1:
         raise _check.problem("batch_size must be at least 1", found=f"{batch_size}", cure="leave it out")
-    sides = sides_um(card.facts, tile_um, _adapt.metadata(data, library_id))
+    options = Options(_path(weights), download, autocast, int(seed), _path(cache))
+    facts = dict(card.facts)
+    if "prepare" in facts:
+        facts |= facts["prepare"](card.name, options)
+    sides = sides_um(facts, tile_um, _adapt.metadata(data, library_id))
     # an image that is black where the spots are is no brightfield image with blackened surroundings
     brightfield = tiles.void_fraction(image, xy_px) <= 0.5
-    cuts = plan(image, sides, card.facts, device=device, brightfield=brightfield)
-    _warn_about_image(adata, image, cuts[0], brightfield=brightfield, made_for=card.facts.get("um_per_px"))
+    cuts = plan(image, sides, facts, device=device, brightfield=brightfield)
+    _warn_about_image(adata, image, cuts[0], brightfield=brightfield, made_for=facts.get("um_per_px"))
+    order = _adapt.canonical_order(data)
     with _progress.silenced(quiet):
-        section = section_colours(cuts[0], xy_px, _adapt.canonical_order(data))
-        parts = [_run(card, cut, section, xy_px, batch_size) for cut in cuts]
+        section = section_colours(cuts[0], xy_px, order)
+        specs = [replace(cut.spec, section=section, options=options, sample=sampler(cut, xy_px, order)) for cut in cuts]
+        parts = [_run(card, replace(cut, spec=spec), xy_px, batch_size) for cut, spec in zip(cuts, specs)]
     features = pd.concat([part.set_index(adata.obs_names) for part, _ in parts], axis=1)
     _replace_unseen(adata, features, cuts, xy_px)
     result = Morphology(
-        key=key_added or _keys.MORPH_PREFIX + encoder,
+        key=key_added or _keys.MORPH_PREFIX + slug(encoder),
         encoder=encoder,
         features=features,
         tile_um=tuple(cut.spec.tile_um for cut in cuts),
@@ -132,21 +162,28 @@ def embed(
     )
     _say_left_out(adata, result)
     adata.obsm[result.key] = features
-    _record(adata, result, image, sides)
+    _record(adata, result, image, sides, options)
     return result
 
 
-def _run(
-    card: Card[Factory], cut: Cut, section: Section, xy_px: NDArray[np.float64], batch_size: int | None
-) -> tuple[pd.DataFrame, str]:
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given).expanduser()
+
+
+def _run(card: Card[Factory], cut: Cut, xy_px: NDArray[np.float64], batch_size: int | None) -> tuple[pd.DataFrame, str]:
     """(features with names, what was left out) of one size of tile."""
-    made = card(replace(cut.spec, section=section))
+    made = card(cut.spec)
     size = batch_size or cut.batch_size
     stream = tiles.batches(cut.level, xy_px, cut.side_px, out_px=cut.spec.tile_px, batch_size=size)
+    encode = made
+    if isinstance(made, Encoder) and made.fingerprint is not None:
+        stream = ahead(stream)
+        cache = cut.spec.options.cache
+        encode = made if cache is None else kept(made, cache, made.fingerprint)
     what = f"Morphology, tiles of {cut.spec.tile_um:.0f} um"
-    blocks = [made(batch) for _, batch in _progress.track(stream, what, -(-len(xy_px) // size))]
+    blocks = [encode(batch) for _, batch in _progress.track(stream, what, -(-len(xy_px) // size))]
     values = np.concatenate(blocks).astype(np.float32, copy=False)
-    names = getattr(made, "names", ()) or tuple(f"{card.name}_{i}" for i in range(values.shape[1]))
+    names = getattr(made, "names", ()) or tuple(f"{slug(card.name)}_{i}" for i in range(values.shape[1]))
     if values.shape != (len(xy_px), len(names)) or not np.isfinite(values).all():
         raise RuntimeError(f"encoder {card.name!r} broke its contract: finite features [{len(xy_px)}, {len(names)}]")
     columns = [cut.prefix + name for name in names]
@@ -198,7 +235,7 @@ def _say_left_out(adata: AnnData, result: Morphology) -> None:
         )
 
 
-def _record(adata: AnnData, result: Morphology, image: _image.Image, sides: list[float]) -> None:
+def _record(adata: AnnData, result: Morphology, image: _image.Image, sides: list[float], options: Options) -> None:
     card = encoders[result.encoder]
     _keys.record(
         adata,
@@ -212,5 +249,6 @@ def _record(adata: AnnData, result: Morphology, image: _image.Image, sides: list
             "um_per_px_used": [f"{v:.4g}" for v in result.um_per_px],
             "left_out": [v or "nothing" for v in result.left_out],
         },
+        seed=options.seed if card.facts.get("random") else None,
         inputs={"image_shape": f"{image.shape[0]} x {image.shape[1]}", "image_um_per_px": image.um_per_px},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ COLOUR_SPOTS = 1000
 VOID_SHARE = 0.001
 #: surroundings are looked at in about this many pixels across
 CONTEXT_PX = 100
+#: neighbours are at most this many times as far apart as points and their nearest are: a lattice's diagonals, too
+NEIGHBOUR_REACH = 1.5
 #: pixels of tiles held at a time
 BATCH_PX = 1 << 21
 
@@ -145,3 +147,61 @@ def section_colours(cut: Cut, xy_px: NDArray[np.float64], order: NDArray[np.intp
     for _, batch in tiles.batches(cut.level, xy_px[chosen], cut.side_px, batch_size=cut.batch_size):
         colours += stain.colour_counts(batch)
     return Section(cut.level.background, colours)
+
+
+def sampler(cut: Cut, xy_px: NDArray[np.float64], order: NDArray[np.intp]) -> Callable[[int], NDArray[np.uint8]]:
+    """``sample(n)``: at most n tiles around spots, evenly over the canonical order; where spots are fewer, also tiles
+    half-way between neighbours. The same tiles, to the last bit, in whatever order the spots come and however image and
+    spots are turned by right angles or mirrored."""
+
+    def sample(n: int) -> NDArray[np.uint8]:
+        places = xy_px[order]
+        if len(places) < n:
+            places = np.concatenate([places, evenly(between_neighbours(places), n - len(places))])
+        places = evenly(places, n)
+        whole = tiles.coverage(cut.level, places, cut.side_px) >= 1.0
+        places = places[whole] if whole.any() else places
+        lie = lies(xy_px[order])
+        parts = []
+        for _, batch in tiles.batches(cut.level, places, cut.side_px, batch_size=cut.batch_size):
+            parts.append(tiles.resized(upright(batch, lie), cut.spec.tile_px))  # the resizing rounds, and is no mirror
+        return np.concatenate(parts)
+
+    return sample
+
+
+def lies(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A direction [2] that turns with the section: from the first spots to the last, in canonical order."""
+    rank = np.arange(len(xy)) - (len(xy) - 1) / 2
+    return np.asarray((rank[:, None] * (xy - xy.mean(axis=0))).sum(axis=0))
+
+
+def upright(batch: NDArray[np.uint8], direction: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Tiles [n, H, W, 3] turned or mirrored as brings ``direction`` (x, y) between right and half-way below right."""
+    x, y = direction
+    turns = 0
+    while not -x < y <= x and turns < 3:
+        x, y, turns = y, -x, turns + 1  # counterclockwise, where y points down
+    batch = np.rot90(batch, turns, axes=(1, 2))
+    return np.ascontiguousarray(batch[:, ::-1] if y < 0 else batch)
+
+
+def evenly(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """At most ``n`` rows of ``values``, spread evenly."""
+    return values if len(values) <= n else values[np.arange(n) * len(values) // n]
+
+
+def between_neighbours(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places half-way between each two points not much further apart than a typical one and its nearest, once each."""
+    from scipy.spatial import cKDTree
+
+    if len(xy) < 2:
+        return xy[:0]
+    tree = cKDTree(xy)
+    nearest = float(np.median(tree.query(xy, k=2)[0][:, 1]))
+    pairs = tree.query_pairs(NEIGHBOUR_REACH * nearest, output_type="ndarray")
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    middle = (xy[pairs[:, 0]] + xy[pairs[:, 1]]) / 2
+    # the two diagonals of a square meet in one place
+    same = cKDTree(middle).query_pairs(nearest / 4, output_type="ndarray") if len(middle) else pairs[:0]
+    return np.asarray(np.delete(middle, np.unique(same.max(axis=1)), axis=0)) if len(same) else middle
