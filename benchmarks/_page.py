@@ -147,8 +147,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "encoder_rate": (
         "Tiles a second through ResNet50",
-        "224-pixel tiles, random weights, on the CPU: batched, one by one, and by stLearn's own loop, beside what the machine "
-        "does in matrix products at 8.2 GFLOP a tile.",
+        "224-pixel tiles, random weights, on the CPU: batched, one by one, and by stLearn's own loop, beside what the "
+        "machine does in matrix products at 8.2 GFLOP a tile.",
     ),
     "encoder_learning": (
         "The section's own CNN",
@@ -156,8 +156,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "encoder_added": (
         "What an encoder adds to domains, her2st A1",
-        "ARI over seeds with the default fusion (`let in`: in how many runs evidence gave morphology a say), with fixed "
-        "weights, and of domains by features alone.",
+        "ARI over seeds with the default fusion (`let in`: in how many runs evidence gave morphology a say), with "
+        "fixed weights, and of domains by features alone.",
     ),
     "gnn": (
         "Pairs that act on genes downstream",

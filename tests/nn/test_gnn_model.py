@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 torch = pytest.importorskip("torch", reason="needs smeld[deep]")
 
-from smeld.nn import _gnn  # noqa: E402
+from smeld.nn import _device, _gnn  # noqa: E402
 
 N, PAIRS, GENES = 900, 6, 40
 
@@ -117,7 +117,7 @@ def test_training_finds_who_sends_and_who_answers() -> None:
 
 def test_the_same_seed_gives_the_same_bits() -> None:
     made = drawn()
-    with _gnn.one_thread():
+    with _device.one_thread():
         one, two = (
             _gnn.trained(made.at, made.ligand, made.y, made.moves, parts=made.parts, seed=3, epochs=5) for _ in "ab"
         )

@@ -121,11 +121,11 @@ def gnn(
         Without torch, or if fewer than 20 genes outside all pairs are seen here.
     """
     nn.require("statistic='gnn'", "torch", instead="use statistic='spatial'")
-    from smeld.nn import _gnn
+    from smeld.nn import _device
 
     types = np.ones((len(xy_um), 1)) if types is None else types
     made = _Task.of(genes, np.unique(pairs, axis=0), weights, xy_um, background, state, types, section)
-    with one_thread(), _gnn.one_thread():
+    with one_thread(), _device.one_thread():
         messages = made.messages(network, seed)
         gain = made.gains(messages.right)
         null = np.stack([made.gains(m) for m in messages.moved()])

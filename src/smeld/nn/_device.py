@@ -58,3 +58,15 @@ def seeded(*parts: int) -> Iterator[None]:
             yield
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes in one thread within the block: sums over several have other last bits with other numbers of
+    them, and training makes these into other results."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,7 +9,6 @@ a change of staining is a factor and an offset.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,22 +144,10 @@ def train(
     schedule = Schedule(
         epochs=plan.epochs, patience=plan.patience, learning_rate=plan.learning_rate, weight_decay=1e-6, folder=folder
     )
-    with one_thread():
+    with _device.one_thread():
         fit(model, batches, loss, held_out, schedule, seed=seed, what="Learning the tissue's look")
     model.eval().requires_grad_(False)
     return model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch computes in one thread within the block: what is summed over several has other last bits with other numbers
-    of them, and training makes these into other features."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def features(model: Tissue, maps: Float32) -> Float32:
