@@ -18,6 +18,7 @@ from smeld.pl.gene_courses import gene_courses, gene_order
 from smeld.pl.maps import confidence, domains, gene, section
 from smeld.pl.pair_maps import colocation, interaction_arrows, interaction_map
 from smeld.pl.pairs import interactions
+from smeld.pl.reliability import reliability, risk_coverage
 from smeld.pl.scatter import embedding
 from smeld.pl.trajectory_maps import fates, local_pseudotime, pseudotime
 from smeld.pl.trajectory_tree import trajectory_tree
@@ -43,6 +44,8 @@ __all__ = [
     "pseudotime",
     "qq",
     "quality_control",
+    "reliability",
+    "risk_coverage",
     "save",
     "section",
     "style",

@@ -1,5 +1,6 @@
 """The tasks: each fetches arrays, calls kernels, writes under ``key_added``, and returns a small frozen result."""
 
+from smeld.tl._calibration import Calibration, calibration
 from smeld.tl._celltype_interactions import CelltypeInteractions, celltype_interactions
 from smeld.tl._compare_transitions import compare_transitions
 from smeld.tl._contiguity import Contiguity, contiguity
@@ -15,6 +16,7 @@ from smeld.tl._trajectory import Trajectory, trajectory
 from smeld.tl._transition_genes import TransitionGenes, transition_genes
 
 __all__ = [
+    "Calibration",
     "CelltypeInteractions",
     "Contiguity",
     "Denoised",
@@ -24,6 +26,7 @@ __all__ = [
     "QualityControl",
     "Trajectory",
     "TransitionGenes",
+    "calibration",
     "cellrank_kernel",
     "celltype_interactions",
     "compare_transitions",
