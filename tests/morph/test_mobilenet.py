@@ -117,6 +117,10 @@ def test_embed_finds_the_file(tmp_path, monkeypatch):
             "weights of encoder 'mobilenet_v1' are not here; found: no a.npz.*weights=.*'texture' and 'self'",
         ),
         (lambda p: p.write_bytes(b"no archive"), "a.npz holds no weights of MobileNet v1"),
+        (
+            lambda p: p.write_bytes(b"PK\x03\x04" + bytes(100)),
+            "a.npz holds no weights of MobileNet v1; found: BadZipFile",
+        ),
         (lambda p: np.savez(p, other=np.zeros(3)), "a.npz holds no weights of MobileNet v1; found: KeyError"),
         (lambda p: np.savez(p, conv1=np.array({"a": 1}, dtype=object)), "a.npz holds no weights"),
         (lambda p: p.mkdir(), "one .npz of MobileNet v1 is needed, a.npz has none"),

@@ -87,11 +87,11 @@ def _thinned(
     for child in seed.spawn(n_splits):
         part, _ = split.thin(counts, KEPT_COUNTS, dispersion, np.random.default_rng(child))
         scaled = expression.scale_columns(expression.log_normalise(part)[:, used])
-        made.append(_recentred(np.asarray(scaled @ loadings[used]), full, section[order]))
+        made.append(recentred(np.asarray(scaled @ loadings[used]), full, section[order]))
     return made
 
 
-def _recentred(x: Float, like: Float, section: NDArray[np.intp]) -> Float:
+def recentred(x: Float, like: Float, section: NDArray[np.intp]) -> Float:
     """``x`` with each section's mean of ``like``."""
     size = np.maximum(np.bincount(section), 1)
     shift = np.stack([np.bincount(section, c) / size for c in (like - x).T], axis=1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check, nn
-from smeld.fusion import _vae_model
+from smeld.fusion import _vae_model, _variants
 from smeld.fusion import sme as deterministic
 from smeld.fusion._fusion import Fusion, fusions
 from smeld.kernels import profiles
@@ -92,7 +92,9 @@ def vae(
     if d < FEWEST_COMPONENTS:
         found, axes = profiles.reliable(table, base.weights, alpha, seed=seed)
         if found.shape[1] > d:
-            prior, basis = np.hstack([_offset_free(found, batch), base.embedding[:, d:]]), "profiles"
+            if batch is not None:
+                found = _variants.recentred(found, np.zeros_like(found), batch)
+            prior, basis = np.hstack([found, base.embedding[:, d:]]), "profiles"
     scale = float(prior.std(axis=0).max())
     if scale <= 0:  # all spots are alike: there is nothing to learn
         return replace(base, posterior_sd=np.zeros_like(base.embedding))
@@ -153,12 +155,3 @@ def _genes(base: Fusion, n_genes: int) -> NDArray[np.intp]:
     say = np.zeros(0) if base.loadings is None else (base.loadings**2).sum(axis=1)
     used = np.flatnonzero(say > 0)
     return np.asarray(used[np.argsort(-say[used], kind="stable")[:n_genes]])
-
-
-def _offset_free(values: Float, batch: NDArray[Any] | None) -> Float:
-    """Components without each section's own mean."""
-    if batch is None:
-        return values
-    size = np.maximum(np.bincount(batch), 1)
-    mean = np.stack([np.bincount(batch, column) / size for column in values.T], axis=1)
-    return np.asarray(values - mean[batch])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def load(path: Path) -> Network:
         with np.load(file, allow_pickle=False) as stored:
             weights = {name: np.asarray(stored[name], dtype=np.float32) for name in stored.files}
         module = MobileNetV1(weights)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise _check.problem(
             f"{file.name} holds no weights of MobileNet v1",
             found=f"{type(error).__name__}: {str(error)[:120]}",

@@ -102,7 +102,7 @@ class Splitter:
         used = np.flatnonzero(np.abs(self.loadings).sum(axis=1) > 0)
         scaled = expression.scale_columns(expression.log_normalise(counts)[:, used])
         values = np.asarray(scaled @ self.loadings[used])
-        values = _variants._recentred(values, self.section.values, self.section.section)
+        values = _variants.recentred(values, self.section.values, self.section.section)
         beside = self.section.features[:, values.shape[1] :]
         smoothed = smooth.smooth(self.section.weights, values, self.section.alpha)
         return replace(self.section, values=values, features=np.hstack([smoothed, beside]))
