@@ -165,6 +165,11 @@ TABLES: dict[str, tuple[str, str]] = {
         "and as many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and "
         "decoys with p < .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
     ),
+    "gpu": (
+        "GPU",
+        "The kernels that a GPU takes over, copies to it and back included, best of three; `difference` as a share of the "
+        "largest value. Without a GPU the CPU's seconds alone.",
+    ),
     "vae": (
         "The graph VAE beside the deterministic fusion",
         "ARI of domains over seeds (of small panels: over draws of genes), as in Domains; seconds of fusion alone, "

@@ -29,6 +29,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "report": ("smeld._report", "report"),
     "lr": ("smeld.lr", None),
     "datasets": ("smeld.datasets", None),
+    "device": ("smeld.nn._switch", "device"),
     "InputError": ("smeld._check", "InputError"),
     "SmeldWarning": ("smeld._check", "SmeldWarning"),
 }
@@ -56,3 +57,4 @@ if TYPE_CHECKING:
     from smeld._report import report
     from smeld.fusion import fuse, fusions
     from smeld.io import read, write
+    from smeld.nn._switch import device

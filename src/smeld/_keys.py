@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,8 @@ INTERACTIONS_QQ = "interactions_qq"  # p-values of pairs, surrogates and decoys,
 CELLTYPE_INTERACTIONS = "celltype_interactions"
 TRANSITION_GENES = "transition_genes"
 WARNINGS = "warnings"
+OUTLINES = "cell_outlines"  # {"xy_um" float32 [n_vertices, 2], "start" int64 [n_obs + 1]}
+NUCLEI = "nucleus_outlines"
 
 # uns["spatial"][library]["metadata"]: smeld's own facts about a section, beside scanpy's scale factors
 META_PLATFORM = "platform"
@@ -49,7 +51,12 @@ META_UM_PER_UNIT = "um_per_unit"  # micrometres per unit of obsm["spatial"]
 META_SPOT_UM = "spot_diameter_um"
 META_IMAGE_PATH = "image_path"  # image file that is read tile by tile, where there is one
 META_IMAGE_SCALE = "image_scale"  # pixels of that file per unit of obsm["spatial"]
+META_IMAGE_AFFINE = "image_affine"  # [2, 3]: (x, y, 1) in units of obsm["spatial"] to pixels of that file (x, y)
 META_MAX_MEGAPIXELS = "max_megapixels"  # pixel limit the user accepted for that file
+
+
+#: facts that a part of the package adds to the parameters of every record, by the function that writes it
+ALSO: list[Callable[[str], Mapping[str, Any]]] = []
 
 
 def _storable(value: Any) -> Any:
@@ -78,9 +85,10 @@ def record(
     from smeld import __version__
 
     store = adata.uns.setdefault(RECORD, {})
+    added = {name: value for facts in ALSO for name, value in facts(function).items()}
     store[key] = {
         "function": function,
-        "params": _storable(dict(params)),
+        "params": _storable({**params, **added}),
         "seed": _storable(seed),
         "version": __version__,
         "inputs": _storable(dict(inputs or {})),

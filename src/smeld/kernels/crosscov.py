@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import fft, sparse, stats
 from scipy.spatial import cKDTree
 
+from smeld.kernels import _backend
 from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
@@ -193,19 +194,24 @@ def in_threads(work: Callable[[Float], T], fields: Float) -> list[T]:
 def _products(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
     """Sums over ordered pairs of different spots of f_i g_j by bin, for the pairs (f, g) that are ``wanted`` of
     ``fields``, each [n_fields, n_obs]: [n_fields, n_wanted, n_bins]."""
-    spectra = _spectra(where, fields)
-    if where.part is None:
-        whole = _sums(where, [s[0] for s in spectra], wanted)
-    else:
-        n_parts = len(spectra[0])
-        within = [_sums(where, [s[p] for s in spectra], wanted) for p in range(n_parts)]
-        whole = _sums(where, [np.sum(s, axis=0) for s in spectra], wanted)  # transforms of sums are sums of transforms
-        whole = np.concatenate([whole - np.sum(within, axis=0), *within], axis=-1)
+    made = _backend.elsewhere("products", where.n_obs, where, fields, wanted)
+    whole = _by_raster(where, fields, wanted) if made is None else made
     for k, (i, j) in enumerate(wanted):
         _take_selves(where, whole[:, k], fields[i] * fields[j])
-    if len(where.near):
+    if made is None and len(where.near):
         _move_near(where, fields, wanted, whole)
     return whole
+
+
+def _by_raster(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
+    """The sums over all ordered pairs, those of a spot with itself included, near pairs in the raster's bins."""
+    spectra = _spectra(where, fields)
+    if where.part is None:
+        return _sums(where, [s[0] for s in spectra], wanted)
+    n_parts = len(spectra[0])
+    within = [_sums(where, [s[p] for s in spectra], wanted) for p in range(n_parts)]
+    whole = _sums(where, [np.sum(s, axis=0) for s in spectra], wanted)  # transforms of sums are sums of transforms
+    return np.concatenate([whole - np.sum(within, axis=0), *within], axis=-1)
 
 
 def _take_selves(where: Lags, sums: Float, squares: Float) -> None:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from smeld.kernels import _backend
+
 GraphKind = Literal["auto", "lattice", "knn", "radius"]
 
 #: share of spots whose nearest neighbour must lie within LATTICE_TOLERANCE of the median for a lattice: 0.87 and more
@@ -145,18 +147,25 @@ def _knn_pairs(xy_um: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]
     """
     n = len(xy_um)
     k = min(n_neighbors, n - 1)
+    found = _backend.elsewhere("nearest", n, xy_um, k, TIE)
+    i, j = _nearest(xy_um, k) if found is None else found
+    keep = i != j
+    i, j = i[keep], j[keep]
+    low, high = np.minimum(i, j), np.maximum(i, j)
+    code = np.unique(low.astype(np.int64) * n + high)
+    return np.stack([code // n, code % n], axis=1)
+
+
+def _nearest(xy_um: NDArray[np.float64], k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(i, j) for each j among the ``k`` nearest of i, or as near as the k-th; some are a spot with itself."""
+    n = len(xy_um)
     tree = cKDTree(xy_um)
     away, near = tree.query(xy_um, k=[*range(1, k + 2), min(k + 2, n)])
     reach = away[:, k] * (1 + TIE)
     tied = np.flatnonzero((away[:, -1] <= reach) & (reach > 0)) if n > k + 1 else np.empty(0, dtype=np.intp)
     also = tree.query_ball_point(xy_um[tied], reach[tied])
     i = np.concatenate([np.repeat(np.arange(n), k + 1), np.repeat(tied, [len(a) for a in also])])
-    j = np.concatenate([near[:, : k + 1].ravel(), *(np.asarray(a, dtype=np.intp) for a in also)])
-    keep = i != j
-    i, j = i[keep], j[keep]
-    low, high = np.minimum(i, j), np.maximum(i, j)
-    code = np.unique(low.astype(np.int64) * n + high)
-    return np.stack([code // n, code % n], axis=1)
+    return i, np.concatenate([near[:, : k + 1].ravel(), *(np.asarray(a, dtype=np.intp) for a in also)])
 
 
 def _from_pairs(xy_um: NDArray[np.float64], pairs: NDArray[np.intp], kind: str, pitch: float | None) -> SpatialGraph:

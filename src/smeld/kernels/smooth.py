@@ -7,6 +7,8 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import sparse
 
+from smeld.kernels import _backend
+
 Float = NDArray[np.float64]
 
 
@@ -91,24 +93,31 @@ def smooth(weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: floa
     rho = float(np.max(alpha * degree / (1 + alpha * degree), initial=0.0))
     if alpha <= 0 or rho == 0:
         return x[:, 0].copy() if squeeze else x.copy()
-    inverse_diagonal = (1.0 / (1.0 + alpha * degree))[:, None]
     rate = rho / (1 + np.sqrt(1 - rho**2))
     n_steps = int(np.ceil(np.log(tolerance / 2) / np.log(rate)))
+    # three-term recurrence of the Chebyshev polynomials on [1 - rho, 1 + rho]
+    omegas = [1.0, 1 / (1 - rho**2 / 2)][:n_steps]
+    while len(omegas) < n_steps:
+        omegas.append(1 / (1 - rho**2 * omegas[-1] / 4))
+    z = _backend.elsewhere("smooth", len(x), weights, degree, float(alpha), omegas, x)
+    z = _iterated(weights, degree, float(alpha), omegas, x) if z is None else z
+    return z[:, 0] if squeeze else z
+
+
+def _iterated(weights: sparse.csr_matrix, degree: Float, alpha: float, omegas: list[float], x: Float) -> Float:
+    """One step of the iteration an omega; x float64 [n_obs, d]."""
     z = x.copy()  # (I + alpha L) 1 = 1: the data themselves are the natural start
+    inverse_diagonal = (1.0 / (1.0 + alpha * degree))[:, None]
     residual = np.empty_like(z)
     step = np.zeros_like(z)
-    previous = 0.0
-    for k in range(n_steps):
-        _system_times(weights.indptr, weights.indices, weights.data, degree, float(alpha), z, residual)
+    for omega in omegas:
+        _system_times(weights.indptr, weights.indices, weights.data, degree, alpha, z, residual)
         np.subtract(x, residual, out=residual)
         residual *= inverse_diagonal
-        # three-term recurrence of the Chebyshev polynomials on [1 - rho, 1 + rho]
-        omega = 1.0 if k == 0 else (1 / (1 - rho**2 / 2) if k == 1 else 1 / (1 - rho**2 * previous / 4))
         step *= omega - 1
         step += omega * residual
         z += step
-        previous = omega
-    return z[:, 0] if squeeze else z
+    return z
 
 
 def surroundings(weights: sparse.csr_matrix, values: Float) -> Float:

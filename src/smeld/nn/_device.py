@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from smeld import _check
+from smeld.kernels import _backend
 
 
 def resolve(device: str = "auto") -> torch.device:
-    """The device: "auto" is CUDA where there is one, then MPS, then the CPU; or a name as torch knows it.
+    """The device: "auto" is what ``sm.device`` or ``SMELD_DEVICE`` chose, else CUDA where there is one, then MPS, then
+    the CPU; or a name as torch knows it.
 
     Raises ``InputError`` for a device that is not there.
     """
@@ -21,6 +23,8 @@ def resolve(device: str = "auto") -> torch.device:
         present.insert(0, "mps")
     if torch.cuda.is_available():
         present = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + present
+    if device == "auto":
+        device = _backend.switch.name().removeprefix("torch:")
     if device == "auto":
         return torch.device(present[0])
     try:
