@@ -28,7 +28,8 @@ LENGTHS = re.compile(r"(^|_)(radius|distance|diameter|tile|sigma|pitch|spacing|s
 RAISED = {
     "__init__.py": {"AttributeError": "what Python expects of a module's __getattr__"},
     "_registry.py": {"ValueError": "a plug-in's author, not a user, registers a name twice"},
-    "_image.py": {"ValueError": "caught in the same file and made a line for the user"},
+    "_image_tiff.py": {"ValueError": "caught by _image, which makes the line for the user"},
+    "_image_zarr.py": {"ValueError": "caught by _image, which makes the line for the user"},
     "io/_matrix10x.py": {"ValueError": "caught by _readable, which makes the line for the user"},
     "io/_delimited.py": {"ValueError": "caught by _readable, which makes the line for the user"},
     "io/_safe.py": {"OSError": "the disk fails: no fault of the input"},

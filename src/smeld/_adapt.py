@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 #: values above this can hardly be logarithms of counts
 LARGEST_LOG = 30.0
+#: ``sdata.attrs`` entry that names the table to use of several
+TABLE_ATTR = "smeld_table"
 
 
 def table(data: Any) -> AnnData:
-    """The AnnData itself, or the one table of a SpatialData."""
+    """The AnnData itself, or the table of a SpatialData: its only one, or the one named in ``attrs["smeld_table"]``."""
     from anndata import AnnData
 
     if isinstance(data, AnnData):
@@ -29,10 +31,13 @@ def table(data: Any) -> AnnData:
     if isinstance(tables, Mapping):
         if len(tables) == 1:
             return next(iter(tables.values()))
+        named = getattr(data, "attrs", {}).get(TABLE_ATTR)
+        if named in tables:
+            return tables[named]
         raise _check.problem(
             "cannot tell which table to use",
             found=f"{len(tables)} tables: {_check.listed(tables)}",
-            cure='pass one of them: sdata.tables["name"]',
+            cure=f'pass one of them, sdata.tables["name"], or name it: sdata.attrs["{TABLE_ATTR}"] = "name"',
         )
     raise _check.problem(
         "an AnnData or SpatialData is needed", found=type(data).__name__, cure="read one with sm.read(path)"
@@ -142,10 +147,8 @@ def image(data: Any, library_id: str | None = None, *, preview: bool = False) ->
     meta = stored.get("metadata", {})
     um_per_unit = float(meta.get(_keys.META_UM_PER_UNIT, np.nan))
     path = meta.get(_keys.META_IMAGE_PATH)
-    if path and not preview and Path(str(path)).is_file():
-        scale = float(meta.get(_keys.META_IMAGE_SCALE, 1.0))
-        limit = float(meta.get(_keys.META_MAX_MEGAPIXELS, _image.MAX_MEGAPIXELS))
-        return _image.open_image(Path(str(path)), scale=scale, um_per_px=um_per_unit / scale, max_megapixels=limit)
+    if path and not preview and _image.is_image(Path(str(path))):
+        return _image_of_file(Path(str(path)), meta, um_per_unit)
     for name in ("hires", "lowres"):
         pixels = stored.get("images", {}).get(name)
         if pixels is not None:
@@ -154,11 +157,27 @@ def image(data: Any, library_id: str | None = None, *, preview: bool = False) ->
     return None
 
 
+def _image_of_file(path: Path, meta: Mapping[str, Any], um_per_unit: float) -> _image.Image:
+    """The file that the metadata name, with its scale or its registration."""
+    affine = meta.get(_keys.META_IMAGE_AFFINE)
+    if affine is None:
+        scale = float(meta.get(_keys.META_IMAGE_SCALE, 1.0))
+    else:
+        affine = np.asarray(affine, dtype=np.float64).reshape(2, 3)
+        scale = float(np.sqrt(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0])))
+        if not (np.isfinite(affine).all() and scale > 0):
+            found = f"metadata[{_keys.META_IMAGE_AFFINE!r}] = {affine.tolist()}"
+            raise _check.problem("the registration of the image is no affine map", found=found, cure="read it again")
+    limit = float(meta.get(_keys.META_MAX_MEGAPIXELS, _image.MAX_MEGAPIXELS))
+    um_per_px = um_per_unit / scale
+    return _image.open_image(path, scale=scale, um_per_px=um_per_px, max_megapixels=limit, affine=affine)
+
+
 def xy_px(data: Any, picture: _image.Image) -> NDArray[np.float64]:
     """Positions in pixels of ``picture``, float64 [n_obs, 2] (x, y)."""
     adata = table(data)
     _check.require(adata.obsm, _keys.SPATIAL, "obsm", "read the section with sm.read(path)")
-    return np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[:, :2] * picture.scale
+    return picture.place(np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[:, :2])
 
 
 def canonical_order(data: Any) -> NDArray[np.intp]:

@@ -22,33 +22,99 @@ F64 = NDArray[np.float64]
 
 #: long side of the stored preview, as Space Ranger's hires image
 PREVIEW_PX = 2000
+#: a registered preview reaches this share of the section's size beyond the last spot
+FRAME_MARGIN = 0.1
+#: an image with a darker median is fluorescence: what lies around it is shown black
+DARK_LEVEL = 60
 #: up to this share of spots may lie outside the image (tissue at the border of a crop)
 MAX_OUTSIDE = 0.01
 #: spots that fill less than this share of the image's width and of its height are taken as a wrong scale
 MIN_FILLED = 0.1
 
 
-def attach(adata: AnnData, entry: dict[str, Any], path: Path, *, options: ReadOptions) -> None:
-    """Add an image file to ``uns["spatial"][library]``: a preview where none is stored, the path where it is
-    finer.
+def attach(
+    adata: AnnData, entry: dict[str, Any], path: Path, *, options: ReadOptions, affine: F64 | None = None
+) -> None:
+    """Add an image to ``uns["spatial"][library]``: a preview where none is stored, the path where it is finer.
 
-    Its scale is ``options.image_scale``, or 1 (pixels are the unit of the coordinates) if the spots then fit.
+    Its scale is ``options.image_scale``, or 1 (pixels are the unit of the coordinates) if the spots then fit. With
+    ``affine`` [2, 3], which takes (x, y, 1) in units of ``obsm["spatial"]`` to pixels of the image (see
+    ``_alignment.to_image``), the preview is the image brought into the frame of the coordinates, so that it has a scale
+    like any other; tiles are cut from the image as it is.
     """
+    path = _image.image_file(path)
     height, width = _image.image_size(path, max_megapixels=options.max_megapixels)
-    scale = options.image_scale or 1.0
-    _check_fit(adata, (height, width), scale=scale, name=path.name, said=options.image_scale is not None)
+    if affine is None:
+        scale = options.image_scale or 1.0
+        _check_fit(adata, (height, width), scale=scale, name=path.name, said=options.image_scale is not None)
+    else:
+        scale = _check_registered(adata, (height, width), affine, path.name, options)
     stored = [float(entry["scalefactors"][f"tissue_{k}_scalef"]) for k in entry["images"]]
     preview_scale = max(stored, default=0.0)
     if "hires" not in entry["images"] and preview_scale < scale:
-        preview = _image.preview(path, longest=PREVIEW_PX, max_megapixels=options.max_megapixels)
-        preview_scale = scale * max(preview.shape[:2]) / max(height, width)
+        if affine is None:
+            preview = _image.preview(path, longest=PREVIEW_PX, max_megapixels=options.max_megapixels)
+            preview_scale = scale * max(preview.shape[:2]) / max(height, width)
+        else:
+            preview, preview_scale = _in_frame(adata, path, affine, scale, options.max_megapixels)
         entry["images"]["hires"] = preview
         entry["scalefactors"]["tissue_hires_scalef"] = preview_scale
-    if scale > preview_scale * (1 + 1e-9):
+    if affine is not None or scale > preview_scale * (1 + 1e-9):
         meta = entry["metadata"]
         meta[_keys.META_IMAGE_PATH] = str(path.resolve())
         meta[_keys.META_IMAGE_SCALE] = float(scale)
         meta[_keys.META_MAX_MEGAPIXELS] = float(options.max_megapixels)
+        if affine is not None:
+            meta[_keys.META_IMAGE_AFFINE] = np.asarray(affine, dtype=np.float64)
+
+
+def _check_registered(adata: AnnData, size: tuple[int, int], affine: F64, name: str, options: ReadOptions) -> float:
+    """Pixels of a registered image per unit of the coordinates; refused where the spots do not lie on it."""
+    if options.image_scale is not None:
+        raise _check.problem(
+            f"image {name} has both a scale and an alignment",
+            found=f"image_scale {options.image_scale:g} and a matrix",
+            cure="leave out --image-scale (image_scale=)",
+        )
+    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[:, :2]
+    cure = (
+        "give the alignment of this image, from its pixels at full resolution to those of the section, with"
+        " --image-alignment (image_alignment=)"
+    )
+    scale = math.sqrt(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0]))
+    place = _image.Image(size, scale, math.nan, _nothing, affine=affine).place
+    _check_outside(adata, place(xy), size, name=name, cure=cure, problem="does not lie under the coordinates")
+    n_negative = int((xy < 0).any(axis=1).sum())
+    if n_negative:
+        _check.warn(f"{n_negative} spots have negative coordinates: the preview of {name} does not show them", adata)
+    return scale
+
+
+def _nothing() -> NDArray[np.uint8]:
+    return np.zeros((0, 0, 3), dtype=np.uint8)
+
+
+def _in_frame(
+    adata: AnnData, path: Path, affine: F64, scale: float, max_megapixels: float
+) -> tuple[NDArray[np.uint8], float]:
+    """(the image in the frame of the coordinates, from their origin to beyond the last spot; its pixels per unit)."""
+    from skimage.transform import warp
+
+    height, width = _image.image_size(path, max_megapixels=max_megapixels)
+    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[:, :2]
+    end = xy.max(axis=0) + FRAME_MARGIN * np.ptp(xy, axis=0).max()
+    out_scale = min(scale, PREVIEW_PX / float(end.max()))
+    size = [max(1, round(float(n) * out_scale)) for n in end]
+    longest = max(1, math.ceil(max(height, width) * out_scale / scale))
+    pixels = _image.preview(path, longest=longest, max_megapixels=max_megapixels)
+    # output pixel -> units -> pixel of the file -> pixel of its reduced copy; centres lie at whole numbers
+    by = np.array([pixels.shape[1] / width, pixels.shape[0] / height])
+    to_copy = np.vstack([affine * by[:, None], [0.0, 0.0, 1.0]])
+    to_copy[:2, 2] += (by - 1) / 2
+    to_copy[:, :2] /= out_scale
+    dark = np.median(pixels) < DARK_LEVEL
+    made = warp(pixels, to_copy, output_shape=(size[1], size[0]), order=1, cval=0 if dark else 255, preserve_range=True)
+    return np.asarray(made).round().clip(0, 255).astype(np.uint8), out_scale
 
 
 def store(adata: AnnData, entry: dict[str, Any], files: Mapping[str, Path], *, options: ReadOptions) -> None:
@@ -116,12 +182,20 @@ def _check_fit(adata: AnnData, size: tuple[int, int], *, scale: float, name: str
         )
 
 
-def _check_outside(adata: AnnData, px: F64, size: tuple[int, ...], *, name: str, cure: str) -> None:
+def _check_outside(
+    adata: AnnData,
+    px: F64,
+    size: tuple[int, ...],
+    *,
+    name: str,
+    cure: str,
+    problem: str = "is smaller than the coordinates",
+) -> None:
     height, width = size[:2]
     outside = (px < 0).any(axis=1) | (px[:, 0] > width) | (px[:, 1] > height)
     if outside.mean() > MAX_OUTSIDE:
         raise _check.problem(
-            f"image {name} is smaller than the coordinates",
+            f"image {name} {problem}",
             found=f"{int(outside.sum())} of {len(px)} spots outside its {width} x {height} pixels (x"
             f" {px[:, 0].min():.0f} to {px[:, 0].max():.0f}, y {px[:, 1].min():.0f} to {px[:, 1].max():.0f})",
             cure=cure,

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]
@@ -28,6 +29,8 @@ VOID_MARGIN_PX = 2
 MAX_COUNTED = 4_000_000
 #: rows of the reduced image made at a time
 STRIP_ROWS = 256
+#: void is replaced in each tile rather than in the whole where more pixels would have to be held
+LAZY_ABOVE_PX = 100_000_000
 
 
 class Source(Protocol):
@@ -45,19 +48,23 @@ class Source(Protocol):
 class Level:
     """An image at one resolution, ready for tiles.
 
-    ``factor`` (odd) native pixels make one pixel; ``pad`` is the (rows, columns) of native pixels added on
-    each side; ``background`` is the RGB colour that fills what lies outside.
+    ``factor`` (odd) pixels make one pixel; ``pad`` is the (rows, columns) of pixels added on each side;
+    ``background`` is the RGB colour that fills what lies outside. Where the level was made from a stored reduced
+    copy and in its grid, ``reduction`` native pixels make a pixel of that copy; ``factor`` and ``pad`` count those.
     """
 
     source: Source
     factor: int
     pad: tuple[int, int]
     background: UInt8
+    reduction: float = 1.0
 
     def to_level(self, xy_px: Float) -> Float:
         """Native pixel coordinates [n, 2] in pixels of this level."""
+        native = np.asarray(xy_px, dtype=np.float64)
+        stored = native if self.reduction == 1.0 else (native + 0.5) / self.reduction - 0.5
         shift = np.array([self.pad[1], self.pad[0]]) - (self.factor - 1) / 2
-        return (np.asarray(xy_px, dtype=np.float64) + shift) / self.factor
+        return (stored + shift) / self.factor
 
 
 @dataclass(frozen=True)
@@ -115,16 +122,19 @@ def void_fraction(image: Source, xy_px: Float) -> float:
     return float(np.mean(np.asarray(levels) <= VOID_LEVEL))
 
 
-def make_level(image: Source, factor: int, *, background: UInt8, replace_void: bool) -> Level:
+def make_level(image: Source, factor: int, *, background: UInt8, replace_void: bool, reduction: float = 1.0) -> Level:
     """The image reduced by an odd ``factor`` (block means), void replaced by the background if asked.
 
     Reading goes in strips, so that only the result is held; where there is nothing to do, the image itself is
-    used.
+    used. ``reduction``: native pixels on a side of one of the image's, where it is a stored reduced copy; positions
+    are native.
     """
     height, width = image.shape
     pad = _even_pad(height, factor), _even_pad(width, factor)
-    if factor == 1 and not replace_void:
-        return Level(image, 1, (0, 0), background)
+    if factor == 1:
+        source = _Cleaned(image, background) if replace_void and height * width > LAZY_ABOVE_PX else image
+        if not replace_void or source is not image:
+            return Level(source, 1, (0, 0), background, reduction)
     rows, cols = (height + 2 * pad[0]) // factor, (width + 2 * pad[1]) // factor
     out = np.empty((rows, cols, 3), dtype=np.uint8)
     for first in range(0, rows, STRIP_ROWS):
@@ -133,7 +143,61 @@ def make_level(image: Source, factor: int, *, background: UInt8, replace_void: b
         strip = _strip(image, first * factor - pad[0], last * factor - pad[0], fill)
         strip = np.pad(strip, ((0, 0), (pad[1], pad[1]), (0, 0)), mode="edge") if pad[1] else strip
         out[first:last] = _block_mean(strip, factor)
+    return Level(_Array(out), factor, pad, background, reduction)
+
+
+def level_from_copy(
+    copy: Source, reduction: float, shape: tuple[int, int], factor: int, *, background: UInt8, replace_void: bool
+) -> Level:
+    """What ``make_level`` makes of a native image of ``shape``, from its stored copy, ``reduction`` times smaller.
+
+    The grid is that of ``make_level``; each pixel is the mean of the copy's pixels weighted by the area they share with
+    it, which differs where ``reduction`` does not divide ``factor``: about as much as half a pixel of blur.
+    """
+    pad = _even_pad(shape[0], factor), _even_pad(shape[1], factor)
+    down = _shares(shape[0], pad[0], factor, reduction, copy.shape[0])
+    across = _shares(shape[1], pad[1], factor, reduction, copy.shape[1])
+    out = np.empty((down.shape[0], across.shape[0], 3), dtype=np.uint8)
+    for first in range(0, len(out), STRIP_ROWS):
+        weights = down[first : first + STRIP_ROWS]
+        low, high = int(weights.indices.min()), int(weights.indices.max()) + 1
+        strip = _strip(copy, low, high, background if replace_void else None)
+        rows = (weights[:, low:high] @ strip.reshape(high - low, -1).astype(np.float32)).reshape(-1, *strip.shape[1:])
+        by_column = np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(strip.shape[1], -1)
+        mean = (across @ by_column).reshape(len(out[0]), -1, 3).transpose(1, 0, 2)
+        out[first : first + STRIP_ROWS] = np.floor(mean + 0.5).clip(0, 255)
     return Level(_Array(out), factor, pad, background)
+
+
+def _shares(size: int, pad: int, factor: int, reduction: float, n_copy: int) -> sparse.csr_matrix:
+    """[n_out, n_copy] float32: the share of each of the copy's pixels in each output pixel; rows sum to 1."""
+    n_out = (size + 2 * pad) // factor
+    edges = (np.arange(n_out + 1) * factor - pad) / reduction
+    first = np.floor(edges[:-1]).astype(np.int64)
+    at = first[:, None] + np.arange(math.ceil(factor / reduction) + 1)
+    share = np.minimum(at + 1, edges[1:, None]) - np.maximum(at, edges[:-1, None])
+    share = np.maximum(share, 0.0) * (reduction / factor)
+    rows = np.repeat(np.arange(n_out), at.shape[1])
+    places = (rows, np.clip(at, 0, n_copy - 1).ravel())  # edge pixels repeated outside
+    return sparse.csr_matrix((share.ravel().astype(np.float32), places), shape=(n_out, n_copy))
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    """An image too large to be held, void replaced by the background in every window that is read."""
+
+    image: Source
+    background: UInt8
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.image.shape
+
+    def window(self, top: int, left: int, height: int, width: int, fill: int = 255) -> UInt8:
+        y0, x0 = max(top - VOID_MARGIN_PX, 0), max(left - VOID_MARGIN_PX, 0)
+        y1, x1 = min(top + height + VOID_MARGIN_PX, self.shape[0]), min(left + width + VOID_MARGIN_PX, self.shape[1])
+        clean = _without_void(self.image.window(y0, x0, y1 - y0, x1 - x0), self.background)
+        return clean[top - y0 : top - y0 + height, left - x0 : left - x0 + width]
 
 
 def _even_pad(size: int, factor: int) -> int:
@@ -148,16 +212,23 @@ def _strip(image: Source, top: int, bottom: int, background: UInt8 | None) -> UI
     y0, y1 = max(top - margin, 0), min(bottom + margin, height)
     rows = image.window(y0, 0, y1 - y0, width)
     if background is not None:
-        void = _is_void(rows)
-        if void.any():
-            from scipy import ndimage
-
-            around = np.ones((2 * margin + 1, 2 * margin + 1), dtype=bool)
-            rows = rows.copy()
-            rows[ndimage.binary_dilation(void, around)] = background
+        rows = _without_void(rows, background)
     if top >= 0 and bottom <= height:
         return rows[top - y0 : bottom - y0]
     return rows[np.clip(np.arange(top, bottom), 0, height - 1) - y0]
+
+
+def _without_void(pixels: UInt8, background: UInt8) -> UInt8:
+    """Pixels with void and its margin replaced by the background."""
+    void = _is_void(pixels)
+    if not void.any():
+        return pixels
+    from scipy import ndimage
+
+    side = 2 * VOID_MARGIN_PX + 1
+    pixels = pixels.copy()
+    pixels[ndimage.binary_dilation(void, np.ones((side, side), dtype=bool))] = background
+    return pixels
 
 
 def _block_mean(pixels: UInt8, factor: int) -> UInt8:

@@ -15,7 +15,7 @@ from smeld import _adapt, _check, _image, _keys, _progress
 from smeld._registry import Card
 from smeld.kernels import tiles
 from smeld.morph._encoders import Encoder, Factory, Options, encoders, slug
-from smeld.morph._plan import Cut, check_positions, find_image, plan, sampler, section_colours, sides_um
+from smeld.morph._plan import Cut, check_positions, find_image, overview, plan, sampler, section_colours, sides_um
 from smeld.morph._stream import ahead, kept
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ def embed(
         facts |= facts["prepare"](card.name, options)
     sides = sides_um(facts, tile_um, _adapt.metadata(data, library_id))
     # an image that is black where the spots are is no brightfield image with blackened surroundings
-    brightfield = tiles.void_fraction(image, xy_px) <= 0.5
+    seen = overview(image, tiles.MAX_COUNTED)
+    brightfield = tiles.void_fraction(seen, seen.reduced(xy_px)) <= 0.5
     cuts = plan(image, sides, facts, device=device, brightfield=brightfield)
     _warn_about_image(adata, image, cuts[0], brightfield=brightfield, made_for=facts.get("um_per_px"))
     order = _adapt.canonical_order(data)
