@@ -17,7 +17,7 @@ import pytest
 
 import command_line
 import smeld
-from smeld import cli, pipeline
+from smeld import _run_config, cli, pipeline
 
 Capture = pytest.CaptureFixture[str]
 #: parameters of commands that decide nothing about results
@@ -43,7 +43,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands() -> None:
-    assert names_of_commands() == ["demo", "interactions", "replay", "report", "run", "trajectory"]
+    assert names_of_commands() == [
+        *("calibrate", "demo", "encoders", "interactions", "replay", "report", "run", "trajectory"),
+    ]
 
 
 @pytest.mark.parametrize("command", names_of_commands())
@@ -136,8 +138,8 @@ def test_options_of_run_are_the_fields_of_the_configuration() -> None:
 def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     given: dict[str, Any] = {
         "platform": "h5ad", "n_domains": 3, "seed": 4, "image": "/a.tif", "image_scale": 0.5,
-        "um_per_unit": 2.5, "max_megapixels": 7.0, "min_counts": 9.0, "encoder": "none", "method": "sme",
-        "root": "MBP",
+        "um_per_unit": 2.5, "max_megapixels": 7.0, "min_counts": 9.0, "encoder": "mobilenet_v1", "method": "vae",
+        "root": "MBP", "weights": "/w.npz", "encoder_cache": "/cache", "device": "cuda:1",
     }  # fmt: skip
     seen: list[pipeline.RunConfig] = []
 
@@ -148,14 +150,16 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(pipeline, "run", run)
     options = [str(w) for name, value in given.items() for w in (f"--{name.replace('_', '-')}", value)]
     command_line.call(
-        capsys, "run", "/section", "--out", "out", *options, "--no-evidence", "--interactions", "--trajectory"
-    )
+        capsys, "run", "/section", "--out", "out", *options, "--no-evidence", "--interactions", "--trajectory",
+        "--download",
+    )  # fmt: skip
     assert seen[0].model_dump() == {
         "path": "/section",
         **given,
         "evidence": False,
         "interactions": True,
         "trajectory": True,
+        "download": True,
     }
 
 
@@ -173,6 +177,95 @@ def test_configuration_is_checked_from_python_too() -> None:
         pipeline.configure()
     with pytest.raises(smeld.InputError, match="seed"):
         pipeline.configure(path="x", seed=1.5)
+
+
+def test_settings_of_encoders_and_devices_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the names of the arguments of ``embed``, and go to networks alone among fusion methods."""
+    config = pipeline.configure(
+        path="x", encoder="mobilenet_v1", weights="w", download=True, encoder_cache="c", device="cpu", seed=5
+    )
+    given = _run_config.encoder_options(config)
+    parameters = inspect.signature(smeld.morph.embed).parameters
+    assert set(given) <= set(parameters)
+    here = Path.cwd()
+    assert given == {"weights": str(here / "w"), "download": True, "cache": str(here / "c"), "device": "cpu", "seed": 5}
+    assert _run_config.fusion_options(config) == {}
+    other = pipeline.configure(path="x", method="vae", device="cuda", evidence=False)
+    assert _run_config.fusion_options(other) == {"evidence": False, "device": "cuda"}
+
+
+ENCODERS = {
+    "unknown encoder": (["--encoder", "textur"], "did you mean 'texture'"),
+    "weights of one without": (["--weights", "w"], "encoder 'texture' takes no weights"),
+    "weights of none": (["--encoder", "none", "--weights", "w"], "encoder 'none' takes no weights"),
+    "weights of the section's own": (["--encoder", "self", "--weights", "w"], "encoder 'self' takes no weights"),
+    "unknown device": (["--device", "abacus"], "setting 'device' is not valid"),
+    "a cache that would be replaced": (["--encoder-cache", "out/cache"], "cache lies in the output folder"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_and_devices_that_cannot_be(
+    section: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options, said = ENCODERS[name]
+    called = command_line.call(capsys, "run", section, "--out", "out", *options)
+    assert called.code == 2 and said in called.error
+    assert not list(tmp_path.iterdir())
+
+
+def _without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def absent(repo: str, *, local_files_only: bool, **_: Any) -> str:
+        assert local_files_only, "nothing is fetched unasked"
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    monkeypatch.delenv("SMELD_WEIGHTS", raising=False)
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "mobilenet_v1"])
+def test_missing_weights_are_a_line_before_anything_is_read(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    pytest.importorskip("torch", reason="needs smeld[deep]")
+    _without_weights(monkeypatch)
+    called = command_line.call(capsys, "run", tmp_path / "no", "--out", tmp_path / "out", "--encoder", encoder)
+    assert called.code == 2 and f"weights of encoder '{encoder}' are not here" in called.error
+    assert "reading" not in called.err and not list(tmp_path.iterdir())
+
+
+def test_without_the_packages_of_networks_a_line_says_what_to_install(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smeld.nn._extra.available", lambda *names: False)
+    for options in (["--method", "vae"], ["--encoder", "virchow2"]):
+        called = command_line.call(capsys, "run", tmp_path / "no", "--out", tmp_path / "out", *options)
+        assert called.code == 2 and "pip install 'smeld[deep]'" in called.error
+        assert "reading" not in called.err
+
+
+def test_the_list_of_encoders(capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the cards say, and what is here; even where downloads are allowed the list fetches nothing."""
+    pytest.importorskip("torch", reason="needs smeld[deep]")
+    _without_weights(monkeypatch)
+    monkeypatch.setenv("SMELD_DOWNLOAD", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "mobilenet_v1").mkdir()
+    monkeypatch.setenv("SMELD_WEIGHTS", str(tmp_path))
+    called = command_line.call(capsys, "encoders")
+    assert (called.code, called.err) == (0, "")
+    assert os.environ["SMELD_DOWNLOAD"] == "1"
+    rows = {line.split()[0]: line.split() for line in called.out.splitlines() if line.strip()}
+    assert set(smeld.morph.encoders) <= set(rows)
+    for name, card in smeld.morph.encoders.items():
+        assert str(card.facts["license"]) in " ".join(rows[name])
+        assert rows[name][-5] == ("yes" if card.facts["gated"] else "no")
+    assert rows["virchow2"][-5:] == ["yes", "0.5", "2,560", "here", "missing"]
+    assert rows["mobilenet_v1"][-2:] == ["here", "here"]
+    assert rows["texture"][-2:] == ["-", "-"] and rows["self"][-2:] == ["here", "-"]
 
 
 # -- how much is said ----------------------------------------------------------------------------------------

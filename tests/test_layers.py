@@ -21,23 +21,26 @@ SRC = Path(smeld.__file__).resolve().parent
 
 #: height of each part; a part may import parts that are lower
 HEIGHT = {
-    "_check": 0, "_keys": 0, "_registry": 0, "_image": 0, "_adapt": 0, "_progress": 0,
+    "_check": 0, "_keys": 0, "_registry": 0, "_image": 0, "_image_pixels": 0, "_image_tiff": 0,
+    "_image_zarr": 0, "_adapt": 0, "_progress": 0,
     "kernels": 1,
     "nn": 2,
     "io": 3, "morph": 3, "fusion": 3, "lr": 3, "datasets": 3,
     "tl": 4,
     "pl": 5,
     "_report": 6, "_report_facts": 6, "_report_pairs": 6, "_report_trajectory": 6, "viewer": 6,
+    "_report_sure": 6, "_run_config": 6, "_run_record": 6,
     "_optional": 6,
     "pipeline": 7,
     "_followup": 8,
-    "cli": 9,
+    "cli": 9, "_cli_base": 9, "_cli_encoders": 9, "_cli_followup": 9,
     "__main__": 10, "": 11,
 }  # fmt: skip
 #: parts of one height that belong together
 TOGETHER = (
-    {"_check", "_keys", "_registry", "_image", "_adapt", "_progress"},
-    {"_report", "_report_facts", "_report_pairs", "_report_trajectory"},
+    {"_check", "_keys", "_registry", "_image", "_image_pixels", "_image_tiff", "_image_zarr", "_adapt", "_progress"},
+    {"_report", "_report_facts", "_report_pairs", "_report_trajectory", "_report_sure"},
+    {"cli", "_cli_base", "_cli_encoders", "_cli_followup"},
 )
 #: what kernels may use: arrays and the mathematics on them
 KERNEL_PACKAGES = {"numpy", "scipy", "numba", "sklearn", "skimage", "threadpoolctl", "PIL"}

@@ -173,6 +173,44 @@ def test_inputs_of_a_folder(tmp_path: Path) -> None:
     assert hashes["--image"] == pipeline.file_hash(other)
 
 
+def test_weights_that_are_given_are_inputs(tmp_path: Path) -> None:
+    """They decide the features: of a folder what is read of it, and a single file as it is."""
+    command_line.h5ad(tmp_path / "section.h5ad")
+    weights = tmp_path / "model"
+    weights.mkdir()
+    for name in ("model.safetensors", "config.json", "README.md"):
+        (weights / name).write_text(name)
+    settings: dict[str, Any] = {"path": str(tmp_path / "section.h5ad"), "encoder": "resnet50"}
+    hashes = pipeline.input_hashes(pipeline.configure(**settings, weights=str(weights)))
+    assert set(hashes) == {"section.h5ad", "--weights/model.safetensors", "--weights/config.json"}
+    one = weights / "README.md"
+    hashes = pipeline.input_hashes(pipeline.configure(**settings, weights=str(one)))
+    assert hashes["--weights"] == pipeline.file_hash(one)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_graph_vae_from_the_command_line(
+    section: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("torch", "torch_geometric"):
+        pytest.importorskip(package, reason="needs smeld[deep]")
+    from smeld.nn import _vae_fit
+
+    whole = _vae_fit.schedule
+    monkeypatch.setattr(_vae_fit, "schedule", lambda epochs, *rest: whole(4, *rest))
+    options = ("--method", "vae", "--device", "cpu", "--encoder", "none", "--n-domains", "3", "--no-evidence")
+    called = command_line.call(capsys, "run", section, "--out", tmp_path / "out", *options)
+    assert called.code == 0, called.err
+    assert "expression (vae)" in called.err
+    adata = anndata.read_h5ad(tmp_path / "out" / "result.h5ad")
+    params = adata.uns["smeld"]["fused_vae"]["params"]
+    assert params["device"] == "cpu" and int(params["epochs"]) == 4
+    assert adata.obsm["fused_vae"].shape == adata.obsm["sd_fused_vae"].shape
+    assert str(adata.uns["smeld"]["domain"]["inputs"]["use_rep"]) == "fused_vae"
+    written = record(tmp_path / "out")
+    assert written["config"]["device"] == "cpu" and written["versions"]["torch"] != "absent"
+
+
 # -- repeated ------------------------------------------------------------------------------------------------
 
 

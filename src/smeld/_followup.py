@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 #: mark a folder of ours, and say how it was made
-SETTINGS, ORDERED = "interactions.toml", "trajectory.toml"
-WRITTEN = (pipeline.RESULT, pipeline.REPORT, SETTINGS, ORDERED, "tables/*.csv", "figures/*.png", "figures/*.svg")
+SETTINGS, ORDERED, SCORED = "interactions.toml", "trajectory.toml", "calibration.toml"
+FOLDERS = ("tables/*.csv", "figures/*.png", "figures/*.svg")
+WRITTEN = (pipeline.RESULT, pipeline.REPORT, SETTINGS, ORDERED, SCORED, *FOLDERS)
 
 #: tables of interactions
 PAIR_TABLES = (_keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS)
@@ -58,6 +59,19 @@ class TrajectorySettings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """Settings of ``smeld calibrate``: ``label`` and ``prediction`` are ``truth`` and ``key`` of ``sm.tl.calibration``;
+    ``table`` is a file with names of spots and the labels."""
+
+    label: str
+    table: str | None = None
+    prediction: str = _keys.DOMAIN
+    match: bool | None = None
+    batch_key: str | None = None
+    seed: int = 0
+
+
 def interactions(result: Path, out: Path, settings: PairSettings, *, say: Say = lambda message: None) -> Path:
     """Test the pairs of a stored result; the folder ``out`` holds it all and appears when everything is complete."""
     stored, adata = _read(result, out, say)
@@ -76,6 +90,26 @@ def trajectory(result: Path, out: Path, settings: TrajectorySettings, *, say: Sa
         _order(adata, settings, say)
         say("writing tables, figures and report")
         _write(adata, temporary, settings, stored, ORDERED)
+    return out / pipeline.REPORT
+
+
+def calibrate(result: Path, out: Path, settings: CalibrationSettings, *, say: Say = lambda message: None) -> Path:
+    """Hold a stored result against labels; ``out`` as with :func:`interactions`."""
+    stored, adata = _read(result, out, say)
+    if settings.table is not None:
+        _add_labels(adata, Path(settings.table), settings.label)
+    with replacing_folder(out, known=WRITTEN, marker=SCORED) as temporary:
+        say(f"calibration ({settings.prediction} against {settings.label})")
+        tl.calibration(
+            adata,
+            settings.label,
+            key=settings.prediction,
+            match=settings.match,
+            batch_key=settings.batch_key,
+            seed=settings.seed,
+        )
+        say("writing tables, figures and report")
+        _write(adata, temporary, settings, stored, SCORED)
     return out / pipeline.REPORT
 
 
@@ -125,10 +159,7 @@ def _table(path: Path, genes: Any) -> Any:
     import pandas as pd
 
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            first = lines.readline()
-        # not guessed by pandas, which would divide a single column by one of its letters
-        separator = next((c for c in "\t;," if c in first), r"\s+" if " " in first.strip() else ",")
+        separator = _separator(path)
         table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8-sig")
         if set(table.columns[:2].astype(str)) <= set(genes):
             table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8-sig", header=None)
@@ -139,6 +170,34 @@ def _table(path: Path, genes: Any) -> Any:
             found=str(error)[:120],
             cure="give a table with the columns ligand and receptor, commas or tabs between",
         ) from error
+
+
+def _separator(path: Path) -> str:
+    """What stands between columns, by the first line: pandas would divide a single column by one of its letters."""
+    with path.open(encoding="utf-8-sig") as lines:
+        first = lines.readline()
+    return next((c for c in "\t;," if c in first), r"\s+" if " " in first.strip() else ",")
+
+
+def _add_labels(adata: AnnData, path: Path, label: str) -> None:
+    """Write the table's column ``label`` into ``obs``, by the names of spots in its first column."""
+    import pandas as pd
+
+    cure = f"give a table with names of spots in its first column, and a column {label!r}"
+    try:
+        table = pd.read_csv(path, sep=_separator(path), dtype={0: str}, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
+        raise _check.problem(f"the labels in {path.name} cannot be read", found=str(error)[:120], cure=cure) from error
+    _check.require(list(table.columns[1:].astype(str)), label, path.name, cure)
+    labels = table.set_index(table.columns[0])[label]
+    if labels.index.has_duplicates:
+        twice = _check.listed(labels.index[labels.index.duplicated()].unique(), 3)
+        raise _check.problem(f"{path.name} names spots more than once", found=twice, cure="keep one row a spot")
+    known = labels.index.intersection(adata.obs_names)
+    if known.empty:
+        found = f"{_check.listed(labels.index, 3)}; the result has {_check.listed(adata.obs_names, 3)}"
+        raise _check.problem(f"{path.name} names no spot of the result", found=found, cure=cure)
+    adata.obs[label] = labels.reindex(adata.obs_names)
 
 
 def _test(adata: AnnData, table: Any, settings: PairSettings, say: Say) -> None:
@@ -161,18 +220,24 @@ def _test(adata: AnnData, table: Any, settings: PairSettings, say: Say) -> None:
         tl.celltype_interactions(adata, groups)
 
 
-def _write(
-    adata: AnnData, folder: Path, settings: PairSettings | TrajectorySettings, stored: Path, record: str
-) -> None:
+def _write(adata: AnnData, folder: Path, settings: Any, stored: Path, record: str) -> None:
     io.write(adata, folder / pipeline.RESULT)
-    pairs = record == SETTINGS
-    names = [n for n in _optional.TABLES if (n in PAIR_TABLES) == pairs]
-    names += [_keys.INTERACTIONS_QQ] if pairs else [n for n in adata.uns if str(n).startswith(_keys.PSEUDOTIME)]
-    tables = {name: adata.uns[name] for name in dict.fromkeys(names) if name in adata.uns}
-    pipeline.write_tables(tables, folder / pipeline.TABLES)
+    pipeline.write_tables(_tables(adata, settings, record), folder / pipeline.TABLES)
     save_figures(adata, folder / pipeline.FIGURES)
     report(adata, folder / pipeline.REPORT, title=stored.name)
-    given = {k: v for k, v in vars(settings).items() if v not in (None, False)}
+    given = {k: v for k, v in vars(settings).items() if v is not None}
     inputs = {stored.name: pipeline.file_hash(stored)}
     made = {record.removesuffix(".toml"): given, "versions": pipeline.versions(), "inputs": inputs}
     (folder / record).write_text(pipeline.to_toml(made), encoding="utf-8")
+
+
+def _tables(adata: AnnData, settings: Any, record: str) -> dict[str, Any]:
+    """The tables in ``uns`` that the task left, by the name of their file."""
+    if record == SCORED:
+        name = f"{settings.prediction}_calibration"
+        return {f"{name}_{part}": table for part, table in adata.uns[name].items()}
+    pairs = record == SETTINGS
+    names = [n for n in _optional.TABLES if (n in PAIR_TABLES) == pairs]
+    names += [_keys.INTERACTIONS_QQ] if pairs else [n for n in adata.uns if str(n).startswith(_keys.PSEUDOTIME)]
+    # what is scored of an order is a dictionary of tables, and another task's
+    return {name: adata.uns[name] for name in dict.fromkeys(names) if hasattr(adata.uns.get(name), "columns")}

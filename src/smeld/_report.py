@@ -13,6 +13,7 @@ import numpy as np
 from smeld import __version__, _adapt, _check, _keys
 from smeld import _report_facts as facts
 from smeld import _report_pairs as pairs
+from smeld import _report_sure as sure
 from smeld import _report_trajectory as trajectory
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ _FIGURES: dict[str, _Draw] = {
     "quality_control": _quality_control,
     "embedding": _embedding,
     "markers": _markers,
+    **sure.FIGURES,
     **pairs.FIGURES,
     **trajectory.FIGURES,
 }
@@ -246,6 +248,9 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
     found = _adapt.library(adata, library_id)
     rows = facts.domains(adata, key) if key in adata.obs.columns else None
     shown: tuple[str, ...] = ("section_and_domains", "confidence", "quality_control", "embedding", "markers")
+    scored, spread = sure.content(adata), sure.network(adata)
+    shown += ("reliability", "risk_coverage") if scored else ()
+    shown += ("embedding_spread",) if spread else ()
     stored = pairs.content(adata)
     shown += tuple(pairs.FIGURES) if stored else ()
     ordered = trajectory.content(adata, noun)
@@ -265,6 +270,8 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "choice": facts.choice(adata, key),
         "selection": facts.table(adata.uns.get(f"{key}_selection")),
         "sure": facts.sureness(adata, key, noun),
+        "calibrations": scored,
+        "spread": spread,
         "has_prob": f"{key}{_keys.PROB_SUFFIX}" in adata.obsm,
         "has_pieces": f"{key}_pieces" in adata.uns,
         "has_image": _adapt.image(adata, library_id, preview=True) is not None,

@@ -8,25 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from smeld import _check
+from smeld._cli_base import Out, Quiet, Verbose, app, console, new_say, verbosity
+from smeld._cli_base import state as _state
+from smeld._cli_encoders import encoders_command
+from smeld._cli_followup import calibrate_command, interactions_command, trajectory_command
 
-app = typer.Typer(
-    name="smeld",
-    help="Spatial transcriptomics that melds Space, tissue Morphology and gene Expression.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
-_state = {"quiet": False, "verbose": False}
 #: the class of all usage errors: typer's own since 0.26 or so, click's before; both are above BadParameter
 _UsageError: Any = typer.BadParameter.__base__
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print each step's time, and tracebacks of failures.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; replaced as a whole if it is smeld's.")]
 
 
 def _version(show: bool) -> None:
@@ -46,35 +36,11 @@ def _main(
     """Options of all commands."""
 
 
-def _verbosity(quiet: bool, verbose: bool) -> None:
-    from smeld import _progress
-
-    _state.update(quiet=quiet, verbose=verbose)
-    _progress.set_quiet(quiet)
-
-
-def _say() -> Any:
-    """A function that tells the user each step; with --verbose also how long the last one took."""
-    import time
-
-    last: dict[str, Any] = {}
-
-    def say(message: str) -> None:
-        now = time.perf_counter()
-        if _state["verbose"] and last:
-            _console.print(f"  {last['message']}: {now - last['at']:.1f} s", style="dim", markup=False)
-        last.update(message=message, at=now)
-        if not _state["quiet"]:
-            _console.print(f"smeld: {message}", markup=False)
-
-    return say
-
-
 @app.command()
 def run(
     path: Annotated[
         Path,
-        typer.Argument(help="Section: a Space Ranger or legacy ST folder, an .h5ad, a folder of tables."),
+        typer.Argument(help="Section: a platform's output folder, an .h5ad, a SpatialData .zarr, a folder of tables."),
     ],
     out: Out,
     platform: Annotated[str, typer.Option(help="Platform by name, or auto to recognise it.")] = "auto",
@@ -84,9 +50,30 @@ def run(
     image_scale: Annotated[float | None, typer.Option(help="Image pixels per unit of the coordinates.")] = None,
     um_per_unit: Annotated[float | None, typer.Option(help="Micrometres per unit of the coordinates.")] = None,
     max_megapixels: Annotated[float, typer.Option(help="Largest image that is opened.")] = 500.0,
+    image_alignment: Annotated[
+        Path | None, typer.Option(help="Matrix (csv, json) that takes pixels of --image to the section's own.")
+    ] = None,
+    resolution: Annotated[str | None, typer.Option(help="Which bins or cells: 2um, 8um, bin50, cells.")] = None,
+    table: Annotated[str | None, typer.Option(help="Which table, of stores with several.")] = None,
+    outlines: Annotated[bool, typer.Option("--outlines", help="Read the outlines of cells too.")] = False,
+    region_um: Annotated[
+        tuple[float, float, float, float] | None, typer.Option(help="Only what lies in x0 y0 x1 y1, micrometres.")
+    ] = None,
     min_counts: Annotated[float, typer.Option(help="Spots with fewer counts are dropped.")] = 1.0,
-    encoder: Annotated[str, typer.Option(help="Morphology encoder, or none.")] = "texture",
-    method: Annotated[str, typer.Option(help="Fusion method.")] = "sme",
+    encoder: Annotated[
+        str, typer.Option(help="Morphology encoder, or none; smeld encoders lists them, and timm:NAME, hf:REPOSITORY.")
+    ] = "texture",
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder or file of the encoder's weights; looked for if not given.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch weights that are missing; without it the network is not used.")
+    ] = False,
+    encoder_cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps an encoder's work, to go on from after an interruption.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Fusion method: sme, or vae (a network).")] = "sme",
+    device: Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     evidence: Annotated[
         bool, typer.Option("--evidence/--no-evidence", help="Choose the fusion weights from held-out counts.")
     ] = True,
@@ -99,7 +86,7 @@ def run(
     """Read a section, fuse space, morphology and expression, find domains and their markers, write a report."""
     from smeld import pipeline
 
-    _verbosity(quiet, verbose)
+    verbosity(quiet, verbose)
     config = pipeline.configure(
         path=str(path),
         platform=platform,
@@ -109,15 +96,24 @@ def run(
         image_scale=image_scale,
         um_per_unit=um_per_unit,
         max_megapixels=max_megapixels,
+        image_alignment=None if image_alignment is None else str(image_alignment),
+        resolution=resolution,
+        table=table,
+        outlines=outlines,
+        region_um=region_um,
         min_counts=min_counts,
         encoder=encoder,
+        weights=None if weights is None else str(weights),
+        download=download,
+        encoder_cache=None if encoder_cache is None else str(encoder_cache),
         method=method,
+        device=device,
         evidence=evidence,
         interactions=interactions,
         trajectory=trajectory,
         root=root,
     )
-    say = _say()
+    say = new_say()
     _finish(pipeline.run(config, out, say=say), say)
 
 
@@ -126,7 +122,7 @@ def _finish(result: Any, say: Any) -> None:
     if not _state["quiet"]:
         adata = result.adata
         domains = adata.obs["domain"].nunique()
-        _console.print(f"smeld: {adata.n_obs:,} spots in {domains} domain{'s' * (domains != 1)}", markup=False)
+        console.print(f"smeld: {adata.n_obs:,} spots in {domains} domain{'s' * (domains != 1)}", markup=False)
         typer.echo(result.report.resolve())
 
 
@@ -142,8 +138,8 @@ def replay(
     """Repeat a run exactly, and say where inputs, versions or results differ (exit code 1 if results do)."""
     from smeld import pipeline
 
-    _verbosity(quiet, verbose)
-    say = _say()
+    verbosity(quiet, verbose)
+    say = new_say()
     done = pipeline.replay(run_toml, out, say=say)
     for what, names in (
         ("input", done.changed_inputs),
@@ -151,9 +147,9 @@ def replay(
         ("result", done.changed_results),
     ):
         for name in names:
-            _console.print(f"smeld: {what} differs: {name}", markup=False, style="yellow")
+            console.print(f"smeld: {what} differs: {name}", markup=False, style="yellow")
     if done.identical and not _state["quiet"]:
-        _console.print("smeld: identical: every result file is the same, byte for byte", markup=False)
+        console.print("smeld: identical: every result file is the same, byte for byte", markup=False)
     _finish(done.result, say)
     if not done.identical:
         raise typer.Exit(1)
@@ -171,105 +167,13 @@ def demo(
     """Simulate a tissue section with known truth and run the whole main job on it. Needs no download."""
     from smeld import datasets, io, pipeline
 
-    _verbosity(quiet, verbose)
-    say = _say()
+    verbosity(quiet, verbose)
+    say = new_say()
     say(f"simulating {n_obs} spots x {n_genes} genes")
     section = out / "section.h5ad"
     io.write(datasets.simulate(n_obs, n_genes, seed=seed), section)
     config = pipeline.configure(path=str(section), seed=seed)
     _finish(pipeline.run(config, out / "results", say=say), say)
-
-
-@app.command("interactions")
-def interactions_command(
-    result: Annotated[Path, typer.Argument(help="A result.h5ad, or the folder that holds one.")],
-    out: Out,
-    pairs: Annotated[
-        Path | None, typer.Option(help="Table with the columns ligand and receptor; smeld's own pairs if not given.")
-    ] = None,
-    groups: Annotated[
-        str | None, typer.Option(help="Column of obs with who sends and receives [cell_type, else domain].")
-    ] = None,
-    statistic: Annotated[str, typer.Option(help="Statistic by name.")] = "spatial",
-    radius_um: Annotated[
-        float | None, typer.Option(help="Neighbours are all spots this near, micrometres; the nearest if not given.")
-    ] = None,
-    within_spot: Annotated[bool, typer.Option("--within-spot", help="Ligand in the spot itself counts, too.")] = False,
-    barrier: Annotated[
-        str | None, typer.Option(help="sme: weaken links where the fused weights say that tissue changes.")
-    ] = None,
-    adjust: Annotated[
-        str, typer.Option(help="What to regress out, commas between: library and columns of obs; none; or auto.")
-    ] = "auto",
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
-    organism: Annotated[str, typer.Option(help="human, mouse, or auto.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Test the ligand-receptor pairs of a stored result, and who sends to whom."""
-    from smeld import _followup
-
-    _verbosity(quiet, verbose)
-    say = _say()
-    settings = _followup.PairSettings(
-        pairs=None if pairs is None else str(pairs),
-        groups=groups,
-        statistic=statistic,
-        radius_um=radius_um,
-        within_spot=within_spot,
-        barrier=barrier,
-        adjust=adjust,
-        batch_key=batch_key,
-        organism=organism,
-        seed=seed,
-    )
-    written = _followup.interactions(result, out, settings, say=say)
-    say("done")
-    if not quiet:
-        typer.echo(written.resolve())
-
-
-@app.command("trajectory")
-def trajectory_command(
-    result: Annotated[Path, typer.Argument(help="A result.h5ad, or the folder that holds one.")],
-    out: Out,
-    root: Annotated[str, typer.Option(help="Where it begins: a label of --groups, a gene, a spot, or auto.")] = "auto",
-    groups: Annotated[str, typer.Option(help="Column of obs with the nodes of the tree.")] = "domain",
-    within: Annotated[str | None, typer.Option(help="Order the spots of this label only.")] = None,
-    balance: Annotated[
-        float | None, typer.Option(help="Share of steps in space, 0 to 1; chosen by evidence if not given.")
-    ] = None,
-    n_bootstraps: Annotated[int, typer.Option(help="Draws for intervals and support.")] = 40,
-    path: Annotated[
-        str | None, typer.Option(help="Test genes on the way to this label; all spots if not given.")
-    ] = None,
-    branch: Annotated[str | None, typer.Option(help="Two labels, a comma between: genes that set them apart.")] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Order the spots of a stored result from a root, and test the genes along it."""
-    from smeld import _followup
-
-    _verbosity(quiet, verbose)
-    say = _say()
-    settings = _followup.TrajectorySettings(
-        root=root,
-        groups=groups,
-        within=within,
-        balance=balance,
-        n_bootstraps=n_bootstraps,
-        path=path,
-        branch=branch,
-        batch_key=batch_key,
-        seed=seed,
-    )
-    written = _followup.trajectory(result, out, settings, say=say)
-    say("done")
-    if not quiet:
-        typer.echo(written.resolve())
 
 
 @app.command("report")
@@ -281,18 +185,27 @@ def report_command(
     """Write the report of a stored result again."""
     from smeld import _report, io
 
-    _verbosity(quiet, False)
+    verbosity(quiet, False)
     where = result / "result.h5ad" if result.is_dir() else result
     written = _report.report(io.read(where, "h5ad"), out)
     if not quiet:
         typer.echo(written)
 
 
+for _name, _command in (
+    ("interactions", interactions_command),
+    ("trajectory", trajectory_command),
+    ("calibrate", calibrate_command),
+    ("encoders", encoders_command),
+):
+    app.command(_name)(_command)
+
+
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
     """smeld's own warnings as one line each; those of other packages only with --verbose."""
     if _state["quiet"] or not (issubclass(category, _check.SmeldWarning) or _state["verbose"]):
         return
-    _console.print(f"smeld: warning: {message}", style="yellow", markup=False)
+    console.print(f"smeld: warning: {message}", style="yellow", markup=False)
 
 
 def _fail(message: str, code: int) -> int:
@@ -318,11 +231,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail((error.format_message() or "a command is needed") + " (see smeld --help)", 2)
     except _check.InputError as error:
         if _state["verbose"]:
-            _console.print_exception()
+            console.print_exception()
         return _fail(str(error), 2)
     except Exception as error:  # noqa: BLE001  the last resort: a line, not a traceback, unless asked for
         if _state["verbose"]:
-            _console.print_exception()
+            console.print_exception()
         hint = "" if _state["verbose"] else " (--verbose shows where)"
         return _fail(f"{type(error).__name__}: {error}{hint}", 1)
 

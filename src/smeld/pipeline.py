@@ -2,71 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from smeld import _adapt, _check, _keys, _optional, fusion, io, morph, tl
-from smeld._image import MAX_MEGAPIXELS
 from smeld._report import report, save_figures
+from smeld._run_config import (
+    NO_ENCODER,
+    RunConfig,
+    configure,
+    encoder_options,
+    fusion_options,
+    prepare,
+    refuse_own_input,
+)
+from smeld._run_record import RUN, differences, file_hash, input_hashes, load_run, to_toml, versions
 from smeld.io._safe import refuse_foreign, replacing_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-RESULT, REPORT, RUN, TABLES, FIGURES = "result.h5ad", "report.html", "run.toml", "tables", "figures"
+__all__ = [
+    "Replay",
+    "RunConfig",
+    "RunResult",
+    "analyse",
+    "configure",
+    "file_hash",
+    "input_hashes",
+    "replay",
+    "result_tables",
+    "run",
+    "safe_csv",
+    "to_toml",
+    "versions",
+    "write_tables",
+]
+
+RESULT, REPORT, TABLES, FIGURES = "result.h5ad", "report.html", "tables", "figures"
 #: what smeld writes into a results folder; anything else there is the user's and is never removed
 WRITTEN = (RESULT, REPORT, f"{TABLES}/*.csv", f"{FIGURES}/*.png", f"{FIGURES}/*.svg")
-#: packages whose version can change a result
-VERSIONED = (
-    "numpy",
-    "scipy",
-    "pandas",
-    "numba",
-    "scikit-learn",
-    "scikit-image",
-    "anndata",
-    "scanpy",
-    "pillow",
-    "tifffile",
-)
-#: by-products of Space Ranger that no reader opens and that may have tens of gigabytes: not hashed
-NOT_INPUT = (".bam", ".bai", ".csi", ".cloupe", ".fastq.gz", "molecule_info.h5")
-NO_ENCODER = "none"
 
 Say = Callable[[str], None]
-
-
-class RunConfig(BaseModel):
-    """Everything that decides a run's result. Unknown names are refused; so are values out of range."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
-    platform: str = "auto"
-    n_domains: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
-    image: str | None = None
-    image_scale: float | None = Field(None, gt=0)
-    um_per_unit: float | None = Field(None, gt=0)
-    max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0)
-    min_counts: float = Field(1.0, ge=0)
-    encoder: str = "texture"
-    method: str = "sme"
-    evidence: bool = True
-    interactions: bool = False
-    trajectory: bool = False
-    root: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -82,35 +63,6 @@ class RunResult:
         return self.folder / REPORT
 
 
-def configure(**settings: Any) -> RunConfig:
-    """A checked configuration; settings out of range and unknown plug-ins raise InputError.
-
-    Paths are made absolute, so that a replay from another folder finds the same section.
-    """
-    try:
-        config = RunConfig(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "configuration"
-        raise _check.problem(
-            f"setting {name!r} is not valid: {first['msg']}",
-            found=str(first.get("input"))[:80],
-            cure="see smeld run --help",
-        ) from error
-    paths = {
-        name: str(Path(getattr(config, name)).expanduser().absolute())
-        for name in ("path", "image")
-        if getattr(config, name)
-    }
-    config = config.model_copy(update=paths)
-    if config.encoder != NO_ENCODER:
-        morph.encoders[config.encoder]
-    fusion.fusions[config.method]
-    if config.platform != "auto":
-        io.platforms[config.platform]
-    return config
-
-
 def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) -> RunResult:
     """The whole main job. ``out`` appears, or is replaced, only when everything in it is complete.
 
@@ -119,7 +71,8 @@ def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) 
     """
     folder = Path(out)
     refuse_foreign(folder, known=WRITTEN, marker=RUN)
-    _refuse_own_input(folder, config)
+    refuse_own_input(folder, config)
+    prepare(config)
     started = time.perf_counter()
     say("reading")
     adata = _read(config)
@@ -133,26 +86,21 @@ def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) 
     return RunResult(folder, adata)
 
 
-def _refuse_own_input(folder: Path, config: RunConfig) -> None:
-    """A result that is read must not be replaced by what is made of it: it could not be made again."""
-    for given in (config.path, config.image):
-        if given and Path(given).resolve().is_relative_to(folder.resolve()):
-            raise _check.problem(
-                "the input lies in the output folder, which would be replaced",
-                found=Path(given).name,
-                cure="give another folder with --out",
-            )
-
-
 def _read(config: RunConfig) -> AnnData:
-    return io.read(
+    data = io.read(
         config.path,
         config.platform,
         image_scale=config.image_scale,
         um_per_unit=config.um_per_unit,
         image=config.image,
         max_megapixels=config.max_megapixels,
+        image_alignment=config.image_alignment,
+        resolution=config.resolution,
+        table=config.table,
+        outlines=config.outlines,
+        region_um=config.region_um,
     )
+    return _adapt.table(data)
 
 
 def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: None) -> None:
@@ -168,11 +116,10 @@ def analyse(adata: AnnData, config: RunConfig, *, say: Say = lambda message: Non
     morphology = None
     if config.encoder != NO_ENCODER and _adapt.image(adata) is not None:
         say(f"morphology ({config.encoder})")
-        morphology = morph.embed(adata, config.encoder).key
+        morphology = morph.embed(adata, config.encoder, **encoder_options(config)).key
     say(f"fusing space, morphology and expression ({config.method})")
     # named, for the section may bring embeddings of its own
-    options: dict[str, Any] = {} if config.evidence else {"evidence": False}  # not every method has any
-    fusion.fuse(adata, config.method, morphology=morphology, seed=config.seed, **options)
+    fusion.fuse(adata, config.method, morphology=morphology, seed=config.seed, **fusion_options(config))
     say("domains")
     tl.domains(adata, config.n_domains, use_rep=_keys.FUSED_PREFIX + config.method, seed=config.seed)
     tl.pieces(adata)
@@ -251,52 +198,6 @@ def safe_csv(table: Any) -> Any:
     return table
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file, read in blocks."""
-    with path.open("rb") as handle:
-        return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def input_hashes(config: RunConfig) -> dict[str, str]:
-    """Hashes of the files a section consists of, by path relative to it; hidden files and smeld's results left out."""
-    root = Path(config.path).expanduser().resolve()
-    found = {root.name: root} if root.is_file() else {}
-    if root.is_dir():
-        found = {p.relative_to(root).as_posix(): p for p in _section_files(root)}
-    if config.image:
-        found["--image"] = Path(config.image).expanduser().resolve()
-    return {name: file_hash(path) for name, path in sorted(found.items())}
-
-
-def _section_files(root: Path, depth: int = 3) -> list[Path]:
-    """Files down to ``depth`` levels; a folder with a run.toml is an earlier result, not input."""
-    files: list[Path] = []
-    for entry in sorted(root.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            if not entry.name.endswith(NOT_INPUT):
-                files.append(entry)
-        elif entry.is_dir() and depth > 1 and not (entry / RUN).is_file():
-            files.extend(_section_files(entry, depth - 1))
-    return files
-
-
-def versions() -> dict[str, str]:
-    """Versions of smeld, Python and the packages that can change a result."""
-    import platform
-
-    from smeld import __version__
-
-    found = {"smeld": __version__, "python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
 def _write_run(folder: Path, config: RunConfig, inputs: Mapping[str, str], *, seconds: float) -> None:
     written = sorted(p for p in folder.rglob("*") if p.is_file())
     settings = {k: v for k, v in config.model_dump().items() if v is not None}
@@ -308,27 +209,6 @@ def _write_run(folder: Path, config: RunConfig, inputs: Mapping[str, str], *, se
         "results": {p.relative_to(folder).as_posix(): file_hash(p) for p in written},
     }
     (folder / RUN).write_text(to_toml(sections), encoding="utf-8")
-
-
-def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of scalars as TOML. JSON's strings and finite numbers are TOML's too."""
-    lines = ["# What made these results."]
-    if "config" in sections:
-        lines[0] += " Repeat the run with: smeld replay run.toml"
-    for name, content in sections.items():
-        lines += ["", f"[{name}]"]
-        lines += [f"{_toml_value(key)} = {_toml_value(value)}" for key, value in content.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, str):
-        # file names may hold bytes that are no Unicode
-        value = value.encode("utf-8", "backslashreplace").decode()
-    # not ASCII only: JSON writes an emoji as two escapes, which TOML refuses. DEL is the reverse
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True)
@@ -351,7 +231,7 @@ def replay(run_toml: str | Path, out: str | Path | None = None, *, say: Say = la
     record_path = Path(run_toml)
     if record_path.is_dir():
         record_path = record_path / RUN
-    record = _load_run(record_path)
+    record = load_run(record_path)
     config = configure(**record["config"])
     folder = (
         Path(out)
@@ -359,36 +239,10 @@ def replay(run_toml: str | Path, out: str | Path | None = None, *, say: Say = la
         else record_path.resolve().parent.with_name(record_path.resolve().parent.name + "-replay")
     )
     result = run(config, folder, say=say)
-    again = _load_run(folder / RUN)
+    again = load_run(folder / RUN)
     return Replay(
         result,
-        changed_inputs=_differences(record["inputs"], again["inputs"]),
-        changed_versions=_differences(record["versions"], again["versions"]),
-        changed_results=_differences(record["results"], again["results"]),
+        changed_inputs=differences(record["inputs"], again["inputs"]),
+        changed_versions=differences(record["versions"], again["versions"]),
+        changed_results=differences(record["results"], again["results"]),
     )
-
-
-def _load_run(path: Path) -> dict[str, Any]:
-    cure = "give the run.toml that smeld run wrote"
-    if not path.is_file():
-        raise _check.problem(f"{path} is missing", cure=cure)
-    try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _check.problem(f"{path.name} is not TOML", found=str(error)[:120], cure=cure) from error
-    for section in ("config", "versions", "inputs", "results"):
-        if not isinstance(record.get(section), dict):
-            raise _check.problem(f"{path.name} has no [{section}]", found=_check.listed(record), cure=cure)
-    return record
-
-
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names whose value differs or that only one side has, each with both values."""
-    lines = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name, "absent"), after.get(name, "absent")
-        if old != new:
-            lines.append(
-                name if str(old).startswith("sha256:") and str(new).startswith("sha256:") else f"{name}: {old} -> {new}"
-            )
-    return lines

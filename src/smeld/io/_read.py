@@ -11,7 +11,7 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld._image import MAX_MEGAPIXELS
-from smeld.io import _section
+from smeld.io import _cells, _section
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -26,14 +26,19 @@ def read(
     um_per_unit: float | None = None,
     image: str | Path | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
+    image_alignment: str | Path | None = None,
+    resolution: str | None = None,
+    table: str | None = None,
+    outlines: bool = False,
+    region_um: tuple[float, float, float, float] | None = None,
 ) -> AnnData:
-    """Read a section; its positions are known in micrometres afterwards.
+    """Read a section of any platform; its positions are known in micrometres afterwards.
 
     Parameters
     ----------
     path
-        A Space Ranger folder (Visium, versions 1-4; its ``outs/`` or the folder above), a legacy ST folder, a
-        ``.h5ad`` with ``obsm["spatial"]``, or a folder with a table of counts and one of coordinates.
+        The output folder of a platform (docs/platforms.md lists them and the files each needs), a ``.h5ad`` with
+        ``obsm["spatial"]``, a SpatialData ``.zarr``, or a folder with a table of counts and one of coordinates.
     platform
         A name in ``sm.io.platforms``; None or "auto" recognises it by the files found.
     image_scale
@@ -46,7 +51,20 @@ def read(
     image
         An H&E image (TIFF, PNG, JPEG) to use in place of the one beside the counts. Default: what lies there.
     max_megapixels
-        Images with more pixels are refused. Default: 500, above any Visium scan we know of (100-400).
+        Images with more pixels are refused. Default: 500, above any Visium scan we know of (100-400). Of images with
+        tiles or reduced copies this bounds what is decoded at a time.
+    image_alignment
+        A file (csv, json) with the 3 x 3 matrix that takes pixels of ``image`` to pixels of the section's own image,
+        as Xenium Explorer writes it for an H&E image. Default: one beside the counts whose name fits.
+    resolution
+        Which bins or cells, of platforms that deliver several: Visium HD ``"2um"``, ``"8um"``, ``"16um"``, ``"cells"``;
+        Stereo-seq ``"bin50"``, ``"cells"``. Default: the platform's own advice (8 um; cells where there are any).
+    table
+        Which table, of SpatialData stores with several.
+    outlines
+        Read the outlines of cells (and nuclei) into ``uns["cell_outlines"]``, where the platform delivers them.
+    region_um
+        x0, y0, x1, y1: cells and spots outside are left out.
 
     Returns
     -------
@@ -70,7 +88,15 @@ def read(
     (3639, 2)
     """
     options = ReadOptions(
-        image_scale, um_per_unit, None if image is None else _existing(image, "image"), max_megapixels
+        image_scale,
+        um_per_unit,
+        None if image is None else _existing(image, "image"),
+        max_megapixels,
+        None if image_alignment is None else _existing(image_alignment, "alignment"),
+        resolution,
+        table,
+        outlines,
+        region_um,
     )
     if platform not in (None, "auto"):
         card = platforms[str(platform)]
@@ -83,16 +109,42 @@ def read(
             f"{card.name} is read from a folder", found=f"the file {where.name}", cure=f"give {where.parent}"
         )
     data = card(where, options)
+    if region_um is not None:
+        data = _within(data, region_um)
     _finish(_adapt.table(data), card.name)
     params = {
         "image_scale": image_scale,
         "um_per_unit": um_per_unit,
         "image": image,
         "max_megapixels": max_megapixels,
+        "image_alignment": image_alignment,
+        "resolution": resolution,
+        "table": table,
+        "outlines": outlines,
+        "region_um": region_um,
     }
     inputs = {"path": str(path), "platform": card.name}
     _keys.record(_adapt.table(data), "read", function="smeld.read", params=params, inputs=inputs)
     return data
+
+
+def _within(data: Any, region_um: tuple[float, float, float, float]) -> AnnData:
+    """The cells and spots in a rectangle, with their outlines."""
+    adata = _adapt.table(data)
+    if adata is not data:
+        raise _check.problem("region_um is for tables", found="a SpatialData", cure="use its bounding_box_query")
+    xy = np.asarray(adata.obsm[_keys.SPATIAL_UM])
+    inside = np.asarray(((xy >= region_um[:2]) & (xy <= region_um[2:])).all(axis=1))
+    if not inside.any():
+        (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
+        raise _check.problem(
+            "nothing lies in region_um", found=f"positions from {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f} um"
+        )
+    part = adata[inside].copy()
+    for key in (_keys.OUTLINES, _keys.NUCLEI):
+        if key in part.uns:
+            _cells.keep_outlines(part, key, inside)
+    return part
 
 
 def _existing(path: str | Path, what: str) -> Path:
