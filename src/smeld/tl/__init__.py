@@ -3,6 +3,7 @@
 from smeld.tl._calibration import Calibration, calibration
 from smeld.tl._celltype_interactions import CelltypeInteractions, celltype_interactions
 from smeld.tl._compare_transitions import compare_transitions
+from smeld.tl._composition import Composition, neighborhood_composition
 from smeld.tl._contiguity import Contiguity, contiguity
 from smeld.tl._denoise import Denoised, denoise, impute
 from smeld.tl._domains import Domains, domains
@@ -18,6 +19,7 @@ from smeld.tl._transition_genes import TransitionGenes, transition_genes
 __all__ = [
     "Calibration",
     "CelltypeInteractions",
+    "Composition",
     "Contiguity",
     "Denoised",
     "Domains",
@@ -36,6 +38,7 @@ __all__ = [
     "impute",
     "interactions",
     "markers",
+    "neighborhood_composition",
     "pieces",
     "quality_control",
     "same_domain",
