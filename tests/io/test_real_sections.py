@@ -122,7 +122,6 @@ REFUSED = {
     "visium_hd_binned_outputs": "Visium HD is not read yet",
     "visium_hd_binned_outputs/square_002um": "Visium HD is not read yet",
     "xenium/crop_v1": "no section that smeld knows",
-    "merscope": "no section that smeld knows",
 }
 
 

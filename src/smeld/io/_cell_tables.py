@@ -59,7 +59,7 @@ def needed_file(folder: Path, patterns: Sequence[str], what: str) -> Path:
     """:func:`one_file` that must be there."""
     found = one_file(folder, patterns, what)
     if found is None:
-        raise _check.problem(f"{what} not found")
+        raise _check.problem(f"{what} not found", cure="copy the file from the platform's output folder")
     return found
 
 

@@ -28,6 +28,8 @@ FRAME_MARGIN = 0.1
 DARK_LEVEL = 60
 #: up to this share of spots may lie outside the image (tissue at the border of a crop)
 MAX_OUTSIDE = 0.01
+#: cells whose centres lie this little beyond a registered image are cut by its border, not elsewhere (micrometres)
+BORDER_UM = 15.0
 #: spots that fill less than this share of the image's width and of its height are taken as a wrong scale
 MIN_FILLED = 0.1
 
@@ -83,7 +85,13 @@ def _check_registered(adata: AnnData, size: tuple[int, int], affine: F64, name: 
     )
     scale = math.sqrt(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0]))
     place = _image.Image(size, scale, math.nan, _nothing, affine=affine).place
-    _check_outside(adata, place(xy), size, name=name, cure=cure, problem="does not lie under the coordinates")
+    um_per_unit = float(
+        np.ptp(adata.obsm[_keys.SPATIAL_UM], axis=0).max() / max(float(np.ptp(xy, axis=0).max()), 1e-12)
+    )
+    margin_px = BORDER_UM * scale / um_per_unit if um_per_unit > 0 else 0.0
+    _check_outside(
+        adata, place(xy), size, name=name, cure=cure, problem="does not lie under the coordinates", margin_px=margin_px
+    )
     n_negative = int((xy < 0).any(axis=1).sum())
     if n_negative:
         _check.warn(f"{n_negative} spots have negative coordinates: the preview of {name} does not show them", adata)
@@ -190,9 +198,10 @@ def _check_outside(
     name: str,
     cure: str,
     problem: str = "is smaller than the coordinates",
+    margin_px: float = 0.0,
 ) -> None:
     height, width = size[:2]
-    outside = (px < 0).any(axis=1) | (px[:, 0] > width) | (px[:, 1] > height)
+    outside = (px < -margin_px).any(axis=1) | (px > np.array([width, height]) + margin_px).any(axis=1)
     if outside.mean() > MAX_OUTSIDE:
         raise _check.problem(
             f"image {name} {problem}",
