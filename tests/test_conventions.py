@@ -32,6 +32,8 @@ RAISED = {
     "_image_zarr.py": {"ValueError": "caught by _image, which makes the line for the user"},
     "io/_matrix10x.py": {"ValueError": "caught by _readable, which makes the line for the user"},
     "io/_delimited.py": {"ValueError": "caught by _readable, which makes the line for the user"},
+    "io/_geojson.py": {"ValueError": "caught in the same file and made a line for the user"},
+    "io/_xenium_zarr.py": {"ValueError": "caught by _opened, which makes the line for the user"},
     "io/_wkb.py": {"ValueError": "caught by io/merscope, which makes the line for the user"},
     "io/merscope.py": {"ValueError": "caught by _cell_tables.readable, which makes the line for the user"},
     "io/starmap.py": {"ValueError": "caught by _cell_tables.readable, which makes the line for the user"},

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import _make
+import _make_cells_a
+import _make_cells_b
+import _make_cells_c
 import numpy as np
 import pytest
 
 import smeld as sm
+from smeld import _adapt
 from smeld._check import InputError
 from smeld.io import ReadOptions, _platforms
 
@@ -17,6 +21,9 @@ WRITERS = {
     "legacy_st": lambda p: (_make.legacy(p / "d", without_counts=0), p / "d")[1],
     "tables": lambda p: (_make.tables(p / "d"), p / "d")[1],
     "h5ad": lambda p: _h5ad(p),
+    **_make_cells_a.WRITERS,
+    **_make_cells_b.WRITERS,
+    **_make_cells_c.WRITERS,
 }
 
 
@@ -37,6 +44,10 @@ def test_each_platform_is_recognised_and_keeps_the_contract(tmp_path: Path, name
     assert adata.obsm["spatial_um"].shape == (adata.n_obs, 2)
     assert adata.obs_names.is_unique
     assert adata.var_names.is_unique
+    picture = _adapt.image(adata)
+    if picture is not None:  # spots lie on it
+        px = _adapt.xy_px(adata, picture)
+        assert ((px >= 0) & (px <= [picture.shape[1], picture.shape[0]])).all(axis=1).mean() > 0.98
     sm.write(adata, tmp_path / "again.h5ad")  # all of it can be stored
 
 

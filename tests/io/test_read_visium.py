@@ -325,7 +325,7 @@ BAD = {
     "factor NaN": (lambda f: _factors(f, spot_diameter_fullres=float("nan")), "must be a positive number"),
     "factor a word": (lambda f: _factors(f, tissue_lowres_scalef="big"), "must be a positive number"),
     "factor true": (lambda f: _factors(f, tissue_lowres_scalef=True), "must be a positive number"),
-    "visium hd": (lambda f: (f / "binned_outputs").mkdir(), "Visium HD is not read yet"),
+    "visium hd too": (lambda f: (f / "binned_outputs/square_008um").mkdir(parents=True), "signs of visium, visium_hd"),
 }
 
 

@@ -47,7 +47,13 @@ def read_h5(path: Path) -> Matrix10x:
         n_features, n_barcodes = (int(n) for n in group["shape"][:])
         barcodes, ids, names = _text(group["barcodes"]), _text(features["id"]), _text(features["name"])
         types = _text(features["feature_type"]) if "feature_type" in features else np.full(len(ids), EXPRESSION)
-        parts = (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:])
+        # converted while they are read: a slide of 2 um bins has 10^8 values, and 8 bytes each are too many
+        index = np.int32 if n_features < 2**31 and group["data"].shape[0] < 2**31 else np.int64
+        parts = (
+            group["data"].astype(np.float32)[:],
+            group["indices"].astype(index)[:],
+            group["indptr"].astype(index)[:],
+        )
         counts = sparse.csr_matrix(parts, shape=(n_barcodes, n_features))
         counts.check_format(full_check=True)
         return _checked(Matrix10x(counts, barcodes, ids, names, types))
@@ -86,7 +92,15 @@ def _checked(matrix: Matrix10x) -> Matrix10x:
 
 
 def _text(dataset: Any) -> Names:
-    return np.asarray([v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in dataset[:]], dtype=str)
+    values = dataset[:]
+    try:
+        return np.asarray(values.astype("U"), dtype=str) if values.dtype.kind == "S" else _words(values)
+    except UnicodeDecodeError:  # numpy takes bytes as ASCII
+        return _words(values)
+
+
+def _words(values: Any) -> Names:
+    return np.asarray([v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values], dtype=str)
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smeld import _check
-from smeld.io import _delimited
+from smeld.io import _arrow, _delimited
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,31 +70,23 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(path, engine="pyarrow")
-    except ImportError:
-        raise _check.problem(
-            f"{path.name} needs the package pyarrow", cure="pip install pyarrow (or smeld[spatialdata])"
-        ) from None
-    except Exception as error:  # pyarrow raises many kinds; all mean: not a readable parquet file
-        raise _check.problem(
-            f"{path.name} cannot be read as parquet",
-            found=f"{type(error).__name__}: {str(error)[:100]}",
-            cure="copy the file again",
-        ) from error
+    frame = _arrow.table(path).to_pandas()
     return _complete(frame.reset_index() if "barcode" not in frame.columns else frame, path)
 
 
 def _complete(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    missing = [name for name in COLUMNS if name not in frame.columns]
+    refuse_incomplete([str(c) for c in frame.columns], len(frame), path)
+    return frame
+
+
+def refuse_incomplete(columns: list[str], n_rows: int, path: Path) -> None:
+    """Raise for a positions file that lacks columns or rows."""
+    missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise _check.problem(
             f"{path.name} has too few columns: {_check.listed(missing)} missing",
-            found=f"{frame.shape[1]} columns: {_check.listed(frame.columns, 8)}",
+            found=f"{len(columns)} columns: {_check.listed(columns, 8)}",
             cure=f"give Space Ranger's own file ({', '.join(COLUMNS)})",
         )
-    if not len(frame):
+    if not n_rows:
         raise _check.problem(f"{path.name} holds no spot", found="a header only", cure="copy the file again")
-    return frame

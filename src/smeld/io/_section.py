@@ -53,9 +53,11 @@ def assemble(
 
 def refuse_repeated(names: Sequence[str], what: str) -> None:
     """Joins by identifier need each identifier once."""
-    values, counts = np.unique(np.asarray(names, dtype=str), return_counts=True)
-    repeated = values[counts > 1]
-    if len(repeated):
+    import pandas as pd
+
+    index = pd.Index(list(names), dtype=object)
+    repeated = [] if index.is_unique else sorted(map(str, index[index.duplicated()].unique()))
+    if repeated:
         raise _check.problem(
             f"{what} must be unique",
             found=f"{len(repeated)} repeated: {_check.listed(repeated, 3)}",

@@ -13,10 +13,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import EllipseCollection
+from matplotlib.collections import Collection, EllipseCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import AffineDeltaTransform, ScaledTranslation
 from numpy.typing import NDArray
 
 from smeld import _adapt, _keys
@@ -62,6 +62,10 @@ LEAST_DIAMETER = 1 / 500
 MOST_ENTRIES = 60
 #: words in a platform's name that say: these are cells
 CELL_PLATFORMS = ("cell", "xenium", "cosmx", "merscope", "merfish", "seqfish", "starmap", "codex")
+#: platforms whose spots are squares side by side
+SQUARE_PLATFORMS = ("visium_hd",)
+#: bins that the direction of their rows is taken from
+MOST_FITTED = 20_000
 #: under spots the image keeps this much of its colour and goes this far to white, so that pink is a domain's
 #: colour and not the stain's
 KEPT_COLOUR, FADE = 0.4, 0.5
@@ -190,31 +194,53 @@ def add_spots(
     alpha: float = 1.0,
     touching: bool = False,
     library_id: str | None = None,
-) -> EllipseCollection:
-    """Draw the spots as one collection of discs; ``rgba`` is float [n_obs, 4].
+) -> Collection:
+    """Draw the spots as one collection of discs, or of squares where they are bins; ``rgba`` is float [n_obs, 4].
 
-    They have their true diameter, which leaves the image visible between them; ``touching`` widens them until
+    They have their true size, which leaves the image visible between discs; ``touching`` widens those until
     neighbours meet.
     """
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     least = LEAST_DIAMETER * max(abs(right - left), abs(top - bottom))
     wanted = touching_um(adata, library_id) if touching else diameter_um(adata, library_id)
-    diameter = np.array([max(wanted, least)])
-    discs = EllipseCollection(
-        diameter,
-        diameter,
-        np.zeros(1),
-        units="xy",
-        offsets=_adapt.xy_um(adata),
-        offset_transform=ax.transData,
-        facecolors=np.column_stack([rgba[:, :3], rgba[:, 3] * alpha]),
-        edgecolors="none",
-        linewidths=0,
-        rasterized=len(rgba) > RASTER_ABOVE,
-        zorder=2,
-    )
-    ax.add_collection(discs, autolim=False)
-    return discs
+    common: dict[str, Any] = {
+        "offsets": _adapt.xy_um(adata),
+        "offset_transform": ax.transData,
+        "facecolors": np.column_stack([rgba[:, :3], rgba[:, 3] * alpha]),
+        "edgecolors": "none",
+        "linewidths": 0,
+        "rasterized": len(rgba) > RASTER_ABOVE,
+        "zorder": 2,
+    }
+    spots = _squares(adata, ax, diameter_um(adata, library_id), least, common) if is_binned(adata, library_id) else None
+    if spots is None:
+        diameter = np.array([max(wanted, least)])
+        spots = EllipseCollection(diameter, diameter, np.zeros(1), units="xy", **common)
+    ax.add_collection(spots, autolim=False)
+    return spots
+
+
+def is_binned(adata: AnnData, library_id: str | None = None) -> bool:
+    """True where spots are square bins whose rows and columns are known."""
+    platform = str(_adapt.metadata(adata, library_id).get(_keys.META_PLATFORM, ""))
+    return platform in SQUARE_PLATFORMS and {"array_row", "array_col"} <= set(adata.obs.columns)
+
+
+def _squares(adata: AnnData, ax: Axes, side: float, least: float, common: dict[str, Any]) -> Collection | None:
+    """Squares turned as the slide lies in the image; None for bins in one line, which say nothing of that."""
+    step = max(1, adata.n_obs // MOST_FITTED)
+    place = adata.obs[["array_col", "array_row"]].to_numpy(dtype=np.float64)[::step]
+    design = np.column_stack([place, np.ones(len(place))])
+    if np.linalg.matrix_rank(design) < 3:
+        return None
+    along = np.linalg.lstsq(design, _adapt.xy_um(adata)[::step], rcond=None)[0][0]
+    along = np.round(along / max(float(np.hypot(*along)), 1e-12), 6)  # whatever the order of the bins
+    corners = 0.5 * max(side, least) * np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    turned = corners @ np.array([[along[0], along[1]], [-along[1], along[0]]])
+    # blended edges would show as a lattice of pale lines between bins that meet
+    squares = PolyCollection([turned], antialiaseds=False, **common)
+    squares.set_transform(AffineDeltaTransform(ax.transData))  # type: ignore[arg-type]
+    return squares
 
 
 def round_length(most: float) -> float:
