@@ -170,6 +170,15 @@ TABLES: dict[str, tuple[str, str]] = {
         "The kernels that a GPU takes over, copies to it and back included, best of three; `difference` as a share of the "
         "largest value. Without a GPU the CPU's seconds alone.",
     ),
+    "denoise_vae": (
+        "Denoised expression: graph VAE, deterministic, scVI",
+        "Log likelihood per held-out count (half of the counts), DLPFC's 2,000 most variable genes and simulated "
+        "sections: negative binomial with dispersions fitted to the given half for each method, and Poisson.",
+    ),
+    "denoise_cover": (
+        "Cover of 90 % intervals of denoised expression",
+        "Simulated sections: share of the rates that counts were drawn from, and of their means, inside.",
+    ),
     "vae": (
         "The graph VAE beside the deterministic fusion",
         "ARI of domains over seeds (of small panels: over draws of genes), as in Domains; seconds of fusion alone, "

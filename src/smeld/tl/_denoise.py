@@ -14,12 +14,15 @@ from smeld import _adapt, _check, _keys
 from smeld.kernels import denoise as kernel
 from smeld.kernels import denoise_choice as choice
 from smeld.kernels.denoise import Settings
+from smeld.tl import _denoise_network as network
+from smeld.tl import _denoise_vae as bayes
+from smeld.tl._denoise_network import How
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Noise = Literal["poisson", "overdispersed"]
-METHODS, NOISES = ("sme",), ("poisson", "overdispersed")
+METHODS, NOISES = ("sme", "vae"), ("poisson", "overdispersed")
 N_COMPONENTS = 30
 #: fewer spots than this are too few to choose settings from
 FEWEST_SPOTS = 64
@@ -47,6 +50,7 @@ class _Input:
     size: NDArray[np.float64]
     xy_um: NDArray[np.float64]
     order: NDArray[np.intp]
+    graph: sparse.csr_matrix  # the fusion's weights as they are
 
     @property
     def splittable(self) -> bool:
@@ -58,7 +62,7 @@ def denoise(
     data: Any,
     *,
     layer: str | None = None,
-    key_added: str = _keys.SME,
+    key_added: str | None = None,
     genes: Sequence[str] | None = None,
     method: str = "sme",
     noise: Noise = "poisson",
@@ -66,6 +70,9 @@ def denoise(
     n_components: int = N_COMPONENTS,
     max_gib: float = 4.0,
     seed: int = 0,
+    interval: float | None = None,
+    model: str | None = None,
+    **options: Any,
 ) -> Denoised:
     """Expected counts of every spot, from its own counts and those of spots alike. Works in place; X is not changed.
 
@@ -83,11 +90,14 @@ def denoise(
     layer
         Layer that holds the counts; ``X`` by default.
     key_added
-        Name of what is written.
+        Name of what is written; the method's by default.
     genes
         Names of genes; all by default. The others take part in the estimate, but are not written.
     method
-        ``"sme"``: along the graph weighed by space, morphology and expression.
+        ``"sme"``: along the graph weighed by space, morphology and expression. ``"vae"`` (needs ``smeld[deep]``): the
+        rates of that are blended with those of a graph VAE as far as hidden counts say; genes that its decoder does
+        not have (of more than 3,000 it has the 2,000 most dispersed) keep the others' rates. A spot's own count joins
+        by the gene's dispersion about the blend. Only with ``noise="poisson"``, as intervals.
     noise
         ``"poisson"``: what a spot's counts say beyond sampling noise is the spot's own expression. ``"overdispersed"``:
         what neighbours do not share counts as noise too (counts are split beta-binomially, with the dispersion of
@@ -99,22 +109,33 @@ def denoise(
     max_gib
         Largest output in GiB (4 bytes a value); more is refused.
     seed
-        Seed of the count splits; nothing else is random.
+        Seed of the count splits, and of the network.
+    interval
+        Probability of an interval for each value (0.9); None for none. It is of the spot's own rate, and as wide as
+        hidden counts say that it must be.
+    model
+        ``"vae"``: folder of a model that ``sm.fuse(method="vae", save_model=folder)`` wrote; None trains one.
+    options
+        ``"vae"``: ``epochs``, ``learning_rate``, ``patience``, ``n_genes``, ``folder``, ``tile``, ``device``, as in
+        ``sm.fuse(method="vae")``.
 
     Writes
     ------
     ``layers["sme"]`` float32 [n_obs, n_vars], expected counts at the spot's own library size; with ``genes``,
-    ``obsm["sme"]`` (DataFrame [n_obs, n_genes]) instead. The record ``uns["smeld"]["sme"]``.
+    ``obsm["sme"]`` (DataFrame [n_obs, n_genes]) instead; ``"vae"`` for that method. With ``interval`` the bounds too,
+    ``"sme_low"`` and ``"sme_high"``, likewise. The record ``uns["smeld"]["sme"]``.
 
     Returns
     -------
     :class:`Denoised`, with the table of errors on held-out counts: Poisson deviance per count, and squared error of
-    log-normalised values.
+    log-normalised values. For ``"vae"`` they are of a fifth of the counts that no
+    network saw.
 
     Raises
     ------
     InputError
-        For values that are not whole counts, unknown genes, or an output larger than ``max_gib``.
+        For values that are not whole counts, unknown genes, or an output larger than ``max_gib``; for
+        ``"vae"`` without torch, or with a model of other genes.
 
     Notes
     -----
@@ -133,9 +154,10 @@ def denoise(
     """
     if method not in METHODS:
         raise _check.unknown("denoising method", method, METHODS)
-    return _run(
-        data, "sm.tl.denoise", layer, key_added, genes, noise, settings, n_components, max_gib, seed, zeros_only=False
-    )
+    how = How(method, interval, model, options)
+    network.check(how, noise)
+    key = key_added if key_added is not None else method
+    return _run(data, "sm.tl.denoise", layer, key, genes, noise, settings, n_components, max_gib, seed, how)
 
 
 def impute(
@@ -182,9 +204,8 @@ def impute(
     >>> sm.tl.impute(adata).key
     'imputed'
     """
-    return _run(
-        data, "sm.tl.impute", layer, key_added, genes, noise, settings, n_components, max_gib, seed, zeros_only=True
-    )
+    how = How(zeros_only=True)
+    return _run(data, "sm.tl.impute", layer, key_added, genes, noise, settings, n_components, max_gib, seed, how)
 
 
 def _run(
@@ -198,27 +219,30 @@ def _run(
     n_components: int,
     max_gib: float,
     seed: int,
-    *,
-    zeros_only: bool,
+    how: How,
 ) -> Denoised:
     adata = _adapt.table(data)
     _check_options(noise, n_components, settings, key, layer)
     columns = _columns(adata, genes)
-    _check_size(adata.n_obs, len(columns), max_gib)
+    _check_size(adata.n_obs, len(columns) * (1 if how.interval is None else 3), max_gib)
     found = _arrays(adata, layer, seed)
     origin = "given" if settings is not None else "held-out counts" if found.splittable else "fixed"
     settings, scores = _settings(found, settings, noise, n_components, seed)
-    gene = kernel.gene_moments(found.counts, found.size)
-    q = _scores(found, gene, settings)
-    made = kernel.prior(found.counts, found.size, gene, q, ridge=settings.ridge)
-    own = settings.own * kernel.own_dispersion(found.counts, found.size, made)
-    values = kernel.expected(
-        found.counts, found.size, made, own,
-        trust=settings.trust, genes=columns, place=found.order, zeros_only=zeros_only,
-    )  # fmt: skip
-    slot = _write(adata, key, values, columns, whole=genes is None)
+    section = _section(found, settings)
+    facts: dict[str, Any] = {}
+    made = {"": _expected(section, columns, found.order, how.zeros_only)} if how.method == "sme" else {}
+    if how.method == "vae" or how.interval is not None:
+        posterior = bayes.estimate(
+            section, adata, how, graph=found.graph, xy_um=found.xy_um, columns=columns, place=found.order, seed=seed,
+            mean=made.get(""),
+        )  # fmt: skip
+        made = {k: v for k, v in posterior.values.items() if v is not None}
+        scores = posterior.fit.scores if how.method == "vae" else scores
+        facts = {"method": how.method, "interval": how.interval, "model": how.model, **posterior.facts}
+    for suffix, values in made.items():
+        slot = _write(adata, key + suffix, values, columns, whole=genes is None)
     params = {"noise": noise, "n_components": settings.rank, "ridge": settings.ridge, "own": settings.own,
-              "trust": settings.trust, "settings_from": origin}  # fmt: skip
+              "trust": settings.trust, "settings_from": origin, **facts}  # fmt: skip
     inputs = {"layer": layer or "X", "weights": _keys.SME_WEIGHTS}
     _keys.record(adata, key, function=function, params=params, seed=seed, inputs=inputs)
     return Denoised(slot, key, settings, scores)
@@ -281,11 +305,12 @@ def _arrays(adata: Any, layer: str | None, seed: int) -> _Input:
     if not np.array_equal(order, np.arange(len(order))):
         counts, weights = sparse.csr_matrix(counts[order]), sparse.csr_matrix(weights[order][:, order])
     counts, weights = _tidy(counts), _tidy(weights)
+    graph = weights
     total = float(weights.data.sum())
     # the mean degree is made 1: settings then mean the same whatever the fusion's own scale is
     weights = sparse.csr_matrix(weights * (weights.shape[0] / total if total > 0 else 1.0))
     size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    return _Input(counts, weights, size, xy[order], order)
+    return _Input(counts, weights, size, xy[order], order, graph)
 
 
 def _tidy(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -327,17 +352,28 @@ def _table(made: choice.Choice) -> pd.DataFrame:
     return table.rename_axis("method")
 
 
-def _scores(found: _Input, gene: kernel.Gene, settings: Settings) -> NDArray[np.float64]:
-    """Scores of all spots; the axes are found on compact pieces of a very large section."""
+def _section(found: _Input, settings: Settings) -> network.Section:
+    """With its axes, which are found on compact pieces of a very large section."""
     rows = choice.sample(found.xy_um, MOST_FOR_AXES)
-    n_components = len(settings.smoothing)
-    if len(rows) == len(found.size):
-        on = kernel.axes(found.counts, found.size, found.weights, gene, n_components=n_components)
-    else:
-        part = _within(found.weights, rows)
-        on = kernel.axes(found.counts[rows], found.size[rows], part, gene, n_components=n_components)
-    r = kernel.differences(found.counts, found.size, gene, on)
-    return kernel.posterior(found.weights, found.size, r, settings)
+    gene = kernel.gene_moments(found.counts, found.size)
+    counts, size, weights = found.counts, found.size, found.weights
+    if len(rows) < len(found.size):
+        counts, size, weights = counts[rows], size[rows], _within(weights, rows)
+    on = kernel.axes(counts, size, weights, gene, n_components=len(settings.smoothing))
+    return network.Section(found.counts, found.weights, found.size, on, settings)
+
+
+def _expected(
+    section: network.Section, columns: NDArray[np.intp], order: NDArray[np.intp], zeros_only: bool
+) -> NDArray[np.float32]:
+    counts, size, settings = section.counts, section.size, section.settings
+    made = kernel.prior(
+        counts, size, kernel.gene_moments(counts, size), section.scores(counts, size), ridge=settings.ridge
+    )
+    own = settings.own * kernel.own_dispersion(counts, size, made)
+    return kernel.expected(
+        counts, size, made, own, trust=settings.trust, genes=columns, place=order, zeros_only=zeros_only
+    )
 
 
 def _write(adata: Any, key: str, values: NDArray[np.float32], columns: NDArray[np.intp], *, whole: bool) -> str:
