@@ -1,4 +1,4 @@
-"""``sm.write``: an AnnData as h5ad, safely and the same bytes each time."""
+"""``sm.write``: an AnnData as h5ad, safely and the same bytes each time; stores of AnnData and SpatialData."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from smeld import _check
+from smeld import _adapt, _check
+from smeld.io import _elements
 from smeld.io._safe import refuse_foreign, replacing, replacing_folder
 
 if TYPE_CHECKING:
@@ -18,27 +19,32 @@ if TYPE_CHECKING:
 __all__ = ["refuse_foreign", "replacing", "replacing_folder", "write"]
 
 _PARTS = ("layers", "obsm", "varm", "obsp", "varp", "uns")
+_GROUPS = ("X", "obs", "var", "raw", *_PARTS)
+_ELEMENTS = ("images", "labels", "points", "shapes", "tables")
+#: files at the root of a store, of zarr 3 and of zarr 2
+_STORE_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", "zmetadata")
 
 
-def write(adata: AnnData, path: str | Path) -> None:
-    """Write an AnnData to an ``.h5ad`` file that is always whole.
+def write(data: Any, path: str | Path) -> None:
+    """Write an AnnData to an ``.h5ad`` file or a ``.zarr`` folder, a SpatialData to a ``.zarr`` folder, always whole.
 
-    It is written to a temporary sibling, flushed to the disk, reopened and compared with ``adata`` (shape,
-    names of spots and genes, every key, every value of ``X``), then renamed over ``path``. Killed at any
-    moment, the old or the new file opens. ``adata`` itself is not changed, and the same content gives the
-    same bytes.
+    It is written to a temporary sibling, flushed to the disk, reopened and compared with ``data`` (shape,
+    names of spots and genes, every key, every value of ``X``; elements), then put in the place of ``path``. Killed at
+    any moment, the old or the new opens. ``data`` itself is not changed, and the same content gives the same bytes of
+    ``.h5ad``. A folder is replaced only if it is such a store.
 
     Parameters
     ----------
-    adata
-        What to write; everything in ``uns`` must be storable in HDF5.
+    data
+        An AnnData or a SpatialData; everything in ``uns`` must be storable in HDF5.
     path
-        The file; folders above it are made. Must end in ``.h5ad``.
+        The file or folder; folders above it are made. Must end in ``.h5ad`` or ``.zarr``; in ``.zarr`` for a
+        SpatialData.
 
     Raises
     ------
     InputError
-        If ``path`` does not end in ``.h5ad`` or cannot be written.
+        If ``path`` does not end so or cannot be written, or if a folder in its place is something else.
     OSError
         If the disk is full or fails.
 
@@ -49,10 +55,22 @@ def write(adata: AnnData, path: str | Path) -> None:
     >>> sm.write(adata, pathlib.Path(tempfile.mkdtemp()) / "section.h5ad")  # doctest: +SKIP
     """
     target = Path(path)
-    if target.suffix != ".h5ad":
-        raise _check.problem(
-            "results are written as .h5ad", found=target.name, cure=f"name it {target.stem or 'result'}.h5ad"
-        )
+    whole = not hasattr(data, "tables")
+    adata = _adapt.table(data) if whole else None
+    if target.suffix == ".zarr":
+        _write_store(data, target)
+    elif target.suffix == ".h5ad" and adata is not None:
+        _write_h5ad(adata, target)
+    elif target.suffix == ".h5ad":
+        cure = f"name it {target.stem or 'result'}.zarr, or give its table: sdata.tables[...]"
+        raise _check.problem("a SpatialData is written as .zarr", found=target.name, cure=cure)
+    else:
+        cure = f"name it {target.stem or 'result'}{'.h5ad' if whole else '.zarr'}"
+        kinds = ".h5ad or .zarr" if whole else ".zarr"
+        raise _check.problem(f"results are written as {kinds}", found=target.name, cure=cure)
+
+
+def _write_h5ad(adata: AnnData, target: Path) -> None:
     with (
         replacing(target, check=lambda temporary: _verify(temporary, adata)) as temporary,
         warnings.catch_warnings(),
@@ -60,6 +78,56 @@ def write(adata: AnnData, path: str | Path) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         # strings stay strings: anndata would else turn them into categories in the caller's own table
         adata.write_h5ad(temporary, compression="gzip", compression_opts=1, convert_strings_to_categoricals=False)
+
+
+def _write_store(data: Any, target: Path) -> None:
+    """A ``.zarr`` folder."""
+    if hasattr(data, "tables"):
+        _refuse_own(data, target)
+    marker = next((mark for mark in _STORE_MARKS if (target / mark).is_file()), _STORE_MARKS[0])
+    known = [*_STORE_MARKS, *(_ELEMENTS if hasattr(data, "tables") else _GROUPS)]
+    with (
+        replacing_folder(target, known=known, marker=marker, check=lambda made: _verify_store(made, data)) as temporary,
+        _elements.quiet(),
+    ):
+        if hasattr(data, "tables"):
+            import zarr
+
+            temporary.rmdir()  # spatialdata makes it
+            # its own way to consolidate would open the store that the data come from
+            data.write(temporary, consolidate_metadata=False, update_sdata_path=False)
+            zarr.consolidate_metadata(str(temporary))
+        else:
+            data.write_zarr(temporary, convert_strings_to_categoricals=False)
+
+
+def _refuse_own(data: Any, target: Path) -> None:
+    """A SpatialData reads images, labels and points from its store when they are looked at: that must stay."""
+    from spatialdata import get_dask_backing_files
+
+    folder = target.expanduser().resolve()
+    if any(Path(file).resolve().is_relative_to(folder) for file in get_dask_backing_files(data)):
+        raise _check.problem(
+            f"{target.name} cannot be replaced",
+            found="the SpatialData still reads its images, labels or points from it",
+            cure="give another name",
+        )
+
+
+def _verify_store(folder: Path, data: Any) -> None:
+    """Reopen a store and compare it with what should be there."""
+    with _elements.quiet():
+        if not hasattr(data, "tables"):
+            import anndata
+
+            same = _same(anndata.read_zarr(folder), data)
+        else:
+            import spatialdata
+
+            written = spatialdata.read_zarr(folder)
+            same = all(set(getattr(written, part)) == set(getattr(data, part)) for part in _ELEMENTS)
+            same = same and all(_same(written.tables[name], data.tables[name]) for name in data.tables)
+    _require_same(same, folder)
 
 
 def _verify(path: Path, adata: AnnData) -> None:
@@ -70,15 +138,23 @@ def _verify(path: Path, adata: AnnData) -> None:
         warnings.simplefilter("ignore")
         written = anndata.read_h5ad(path, backed="r")
     try:
-        same = written.shape == adata.shape
-        same = same and written.obs_names.equals(adata.obs_names) and written.var_names.equals(adata.var_names)
-        same = same and list(written.obs.columns) == list(adata.obs.columns)
-        same = same and all(set(getattr(written, part)) == set(getattr(adata, part)) for part in _PARTS)
-        same = same and _same_matrix(written.X, adata.X)
+        same = _same(written, adata)
     finally:
         written.file.close()
+    _require_same(same, path)
+
+
+def _require_same(same: bool, path: Path) -> None:
     if not same:
         raise OSError(f"{path.name} does not read back as it was written: is the disk failing?")
+
+
+def _same(written: AnnData, adata: AnnData) -> bool:
+    same = written.shape == adata.shape
+    same = same and written.obs_names.equals(adata.obs_names) and written.var_names.equals(adata.var_names)
+    same = same and list(written.obs.columns) == list(adata.obs.columns)
+    same = same and all(set(getattr(written, part)) == set(getattr(adata, part)) for part in _PARTS)
+    return bool(same and _same_matrix(written.X, adata.X))
 
 
 def _same_matrix(written: Any, matrix: Any) -> bool:

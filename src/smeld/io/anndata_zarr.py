@@ -1,0 +1,36 @@
+"""``.zarr`` folders that AnnData wrote, with positions in ``obsm["spatial"]``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smeld import _check
+from smeld.io import _stored
+from smeld.io._platforms import ReadOptions, platforms
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@platforms.add(
+    "anndata_zarr",
+    marks=(".zattrs|.zgroup|zarr.json", "obs", "var"),
+    looks_for='a .zarr folder that AnnData wrote, with obsm["spatial"]',
+)
+def anndata_zarr(path: Path, options: ReadOptions) -> AnnData:
+    """An AnnData with ``obsm["spatial"]``, as from ``AnnData.write_zarr``; treated as an ``.h5ad`` is."""
+    import anndata
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of anndata's, about names and old layouts
+            adata = anndata.read_zarr(path)
+    except Exception as error:  # zarr and anndata raise many kinds; all mean: not a readable store
+        raise _check.problem(
+            f"{path.name} cannot be read as AnnData's zarr",
+            found=f"{type(error).__name__}: {str(error)[:100]}",
+            cure="copy the folder again (it may not be whole), or write it with a current anndata",
+        ) from error
+    return _stored.finish(adata, path.stem, "anndata_zarr", options)
