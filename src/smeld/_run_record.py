@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from smeld._run_config import RunConfig
 
 RUN = "run.toml"
+#: what every zarr store has at its root
+ZARR_MARKS = ("zarr.json", ".zgroup")
 #: packages whose version can change a result
 VERSIONED = (
     "numpy",
@@ -69,7 +71,9 @@ def _weight_files(given: Path) -> dict[str, Path]:
 
 
 def _section_files(root: Path, depth: int = 3) -> list[Path]:
-    """Files down to ``depth`` levels; a folder with a run.toml is an earlier result, not input."""
+    """Files down to ``depth`` levels, of zarr stores all; a folder with a run.toml is an earlier result, not input."""
+    if any((root / name).is_file() for name in ZARR_MARKS):
+        return sorted(p for p in root.rglob("*") if p.is_file())
     files: list[Path] = []
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):

@@ -136,7 +136,9 @@ def _membership(adata: Any, groups: str, *, soft: bool) -> tuple[Float, list[str
     _check.require(adata.obs, groups, "obs", "name the column that holds the labels")
     number, names = _adapt.numbered(adata.obs[groups])
     if not names:
-        raise _check.problem(f"obs[{groups!r}] holds no label")
+        raise _check.problem(
+            f"obs[{groups!r}] holds no label", found="missing and empty values only", cure="name another column"
+        )
     member = np.zeros((adata.n_obs, len(names)))
     known = np.flatnonzero(number >= 0)
     member[known, number[known]] = 1.0
