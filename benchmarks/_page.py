@@ -165,6 +165,11 @@ TABLES: dict[str, tuple[str, str]] = {
         "and as many decoys; area under the precision-recall curve, mean and worst of the sections; share of pairs and "
         "decoys with p < .05; `smooth ligands`: a gene of a shared programme in a ligand's place, nothing interacting.",
     ),
+    "platform_pair": (
+        "Domains: one breast cancer in Visium and Xenium",
+        "Each platform divided by itself; agreement over Visium's spots, beside that with one section mirrored and of "
+        "Visium with another seed.",
+    ),
     "gpu": (
         "GPU",
         "The kernels that a GPU takes over, copies to it and back included, best of three; `difference` as a share of the "

@@ -20,9 +20,11 @@ import _page
 import across
 import celltype_interactions
 import denoise
+import denoise_vae
 import domains
 import encoders
 import gnn
+import gpu
 import interactions
 import lr_peers
 import lr_platforms
@@ -31,6 +33,7 @@ import lr_scale
 import main_job
 import matched
 import peers
+import platform_pair
 import scale
 import simple_methods
 import simulated_image
@@ -73,6 +76,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "domains": _domains,
     "across": lambda asked: {"across": across.measure(seeds=asked.seeds)},
     "denoise": lambda asked: denoise.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds),
+    "denoise_vae": lambda asked: denoise_vae.measure(seeds=asked.seeds),
     "simple_methods": lambda asked: simple_methods.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds),
     "simulated_image": lambda asked: {"simulated_image": simulated_image.measure(runs=2 * asked.seeds)},
     "peers": lambda asked: peers.measure([s for s in asked.sections if s in REAL], seeds=asked.seeds, only=asked.peer),
@@ -82,10 +86,12 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "celltype_interactions": lambda asked: celltype_interactions.measure(runs=asked.seeds),
     "lr_real": lambda asked: lr_real.measure(),
     "lr_platforms": lambda asked: lr_platforms.measure(),
+    "platform_pair": lambda asked: platform_pair.measure(),
     "lr_peers": lambda asked: lr_peers.measure(),
     "lr_scale": lambda asked: lr_scale.measure(slow=asked.slow),
     "encoders": lambda asked: encoders.measure(seeds=5),
     "gnn": lambda asked: gnn.measure(seeds=min(10, asked.seeds)),
+    "gpu": lambda asked: {"gpu": gpu.measure(slow=asked.slow)},
     "trajectory": lambda asked: trajectory.measure(runs=10),
     "trajectory_real": lambda asked: trajectory_real.measure(),
     "trajectory_settings": lambda asked: trajectory_settings.measure(),
