@@ -21,7 +21,7 @@ from smeld import _run_config, cli, pipeline
 
 Capture = pytest.CaptureFixture[str]
 #: parameters of commands that decide nothing about results
-ABOUT_OUTPUT = {"out", "quiet", "verbose"}
+ABOUT_OUTPUT = {"out", "quiet", "verbose", "jobs", "scheduler", "memory", "dry_run"}
 STEPS = ("read", "quality_control", "embed", "fuse", "domains", "markers", "report")
 
 

@@ -31,16 +31,17 @@ HEIGHT = {
     "_report": 6, "_report_facts": 6, "_report_pairs": 6, "_report_trajectory": 6, "viewer": 6,
     "_report_sure": 6, "_run_config": 6, "_run_record": 6,
     "_optional": 6,
-    "pipeline": 7,
-    "_followup": 8,
-    "cli": 9, "_cli_base": 9, "_cli_encoders": 9, "_cli_followup": 9,
+    "pipeline": 7, "_estimate": 7, "_cluster": 6,
+    "_followup": 8, "_cohort": 8, "_cohort_sheet": 8,
+    "cli": 9, "_cli_base": 9, "_cli_encoders": 9, "_cli_followup": 9, "_cli_cohort": 9,
     "__main__": 10, "": 11,
 }  # fmt: skip
 #: parts of one height that belong together
 TOGETHER = (
     {"_check", "_keys", "_registry", "_image", "_image_pixels", "_image_tiff", "_image_zarr", "_adapt", "_progress"},
     {"_report", "_report_facts", "_report_pairs", "_report_trajectory", "_report_sure"},
-    {"cli", "_cli_base", "_cli_encoders", "_cli_followup"},
+    {"cli", "_cli_base", "_cli_encoders", "_cli_followup", "_cli_cohort"},
+    {"_cohort", "_cohort_sheet"},
 )
 #: what kernels may use: arrays and the mathematics on them
 KERNEL_PACKAGES = {"numpy", "scipy", "numba", "sklearn", "skimage", "threadpoolctl", "PIL"}

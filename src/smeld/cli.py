@@ -12,6 +12,7 @@ import typer
 from smeld import _check
 from smeld._cli_base import Out, Quiet, Verbose, app, console, new_say, verbosity
 from smeld._cli_base import state as _state
+from smeld._cli_cohort import Where, before_section, is_sheet, required, run_sheet
 from smeld._cli_encoders import encoders_command
 from smeld._cli_followup import calibrate_command, interactions_command, trajectory_command
 
@@ -40,9 +41,20 @@ def _main(
 def run(
     path: Annotated[
         Path,
-        typer.Argument(help="Section: a platform's output folder, an .h5ad, a SpatialData .zarr, a folder of tables."),
+        typer.Argument(
+            help="Section: a platform's output folder, an .h5ad, a SpatialData .zarr, a folder of tables."
+            " Or a sample sheet: a .csv or .tsv with the columns sample and path, and settings as further ones."
+        ),
     ],
-    out: Out,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the results; replaced as a whole if it is smeld's. Of a sheet:"
+            " a folder for each sample, and summary.csv.",
+        ),
+    ] = None,
     platform: Annotated[str, typer.Option(help="Platform by name, or auto to recognise it.")] = "auto",
     n_domains: Annotated[int | None, typer.Option(help="Number of domains; chosen from the data if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -80,6 +92,14 @@ def run(
     interactions: Annotated[bool, typer.Option("--interactions", help="Also test ligand-receptor pairs.")] = False,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Also order the spots from a root.")] = False,
     root: Annotated[str, typer.Option(help="Where the trajectory begins: a domain, a gene, a spot, or auto.")] = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes that share a sheet's samples.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Scheduler of dask.distributed, tcp://HOST:PORT, whose workers do so.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="What may be used, such as 8GB; a section expected to need more is refused.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it is expected to cost.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -87,34 +107,40 @@ def run(
     from smeld import pipeline
 
     verbosity(quiet, verbose)
-    config = pipeline.configure(
-        path=str(path),
-        platform=platform,
-        n_domains=n_domains,
-        seed=seed,
-        image=None if image is None else str(image),
-        image_scale=image_scale,
-        um_per_unit=um_per_unit,
-        max_megapixels=max_megapixels,
-        image_alignment=None if image_alignment is None else str(image_alignment),
-        resolution=resolution,
-        table=table,
-        outlines=outlines,
-        region_um=region_um,
-        min_counts=min_counts,
-        encoder=encoder,
-        weights=None if weights is None else str(weights),
-        download=download,
-        encoder_cache=None if encoder_cache is None else str(encoder_cache),
-        method=method,
-        device=device,
-        evidence=evidence,
-        interactions=interactions,
-        trajectory=trajectory,
-        root=root,
-    )
+    where, folder = Where(jobs, scheduler, memory, dry_run), required(out, dry_run)
+    settings: dict[str, Any] = {
+        "platform": platform,
+        "n_domains": n_domains,
+        "seed": seed,
+        "image": None if image is None else str(image),
+        "image_scale": image_scale,
+        "um_per_unit": um_per_unit,
+        "max_megapixels": max_megapixels,
+        "image_alignment": None if image_alignment is None else str(image_alignment),
+        "resolution": resolution,
+        "table": table,
+        "outlines": outlines,
+        "region_um": region_um,
+        "min_counts": min_counts,
+        "encoder": encoder,
+        "weights": None if weights is None else str(weights),
+        "download": download,
+        "encoder_cache": None if encoder_cache is None else str(encoder_cache),
+        "method": method,
+        "device": device,
+        "evidence": evidence,
+        "interactions": interactions,
+        "trajectory": trajectory,
+        "root": root,
+    }
+    if is_sheet(path):
+        run_sheet(path, folder, settings, where)
+        return
+    config = pipeline.configure(path=str(path), **settings)
+    if not before_section(config, where):
+        return
     say = new_say()
-    _finish(pipeline.run(config, out, say=say), say)
+    _finish(pipeline.run(config, folder, say=say), say)
 
 
 def _finish(result: Any, say: Any) -> None:

@@ -1,0 +1,285 @@
+"""What the main job will cost: expected time and peak memory from the size of a section, and a limit that is kept."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from smeld import _adapt, _check, io
+from smeld._run_config import NO_ENCODER, RunConfig
+
+#: evidence looks at no more spots than this, and seconds grow slowly from there on
+EVIDENCE_SPOTS = 20_000
+#: fusion takes 3,000 genes at most; the one section measured that has more costs what this many would
+GENES = 2_000
+#: seconds of one processor core, by term of :func:`terms`; how they were found, and how far they are off: docs/scale.md
+SECONDS: Mapping[str, float] = MappingProxyType(
+    {"one": 18.0, "spots": 1e-4, "looked_at": 5.5e-3, "counts": 1e-7, "evidence": 1.5e-6, "megapixels": 0.05}
+)
+#: bytes of resident memory, by term
+BYTES: Mapping[str, float] = MappingProxyType(
+    {"one": 4.0e8, "spots": 4.5e3, "counts": 12.0, "evidence": 49.0, "megapixels": 3e6}
+)
+#: how far off a measured run may be, as a factor: what was seen, rounded up (docs/scale.md)
+FACTOR_SECONDS, FACTOR_BYTES = 2.2, 1.2
+
+_UNITS = {"": 1, "k": 3, "m": 6, "g": 9, "t": 12}
+_MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?)b?\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Spots, genes, counts that are not zero, and pixels of the image (millions; 0 without one)."""
+
+    n_obs: int
+    n_genes: int
+    nnz: int
+    megapixels: float = 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected seconds of one core and peak resident memory; ``without``: parts of the run that are not counted in."""
+
+    seconds: float
+    peak_bytes: float
+    without: tuple[str, ...] = ()
+
+
+def estimate(size: Size, config: RunConfig) -> Estimate:
+    """The expected cost of ``smeld run`` with this configuration.
+
+    Parameters
+    ----------
+    size
+        Of the section, from :func:`size_of`.
+    config
+        What is to be run: evidence, an image and an encoder cost more.
+
+    Returns
+    -------
+    Estimate
+        Seconds of one core (there is little in the main job that several share) and bytes.
+
+    Examples
+    --------
+    >>> from smeld._run_config import RunConfig
+    >>> small, large = (estimate(Size(n, 300, 60 * n), RunConfig(path="x")) for n in (3_000, 300_000))
+    >>> small.seconds < large.seconds and small.peak_bytes < large.peak_bytes
+    True
+    """
+    found = terms(size, config)
+    seconds = sum(SECONDS.get(name, 0.0) * value for name, value in found.items())
+    peak_bytes = sum(BYTES.get(name, 0.0) * value for name, value in found.items())
+    return Estimate(seconds, peak_bytes, _not_measured(config))
+
+
+def terms(size: Size, config: RunConfig) -> dict[str, float]:
+    """What the cost is a sum of, each times its coefficient."""
+    looked_at = min(size.n_obs, EVIDENCE_SPOTS)
+    return {
+        "one": 1.0,
+        "spots": float(size.n_obs),
+        "counts": float(size.nnz),
+        "looked_at": float(looked_at),
+        "evidence": float(looked_at * min(size.n_genes, GENES) * config.evidence),
+        "megapixels": size.megapixels * (config.encoder != NO_ENCODER),
+    }
+
+
+def _not_measured(config: RunConfig) -> tuple[str, ...]:
+    parts = []
+    if config.method != "sme":
+        parts.append(f"method {config.method}")
+    if config.encoder not in (NO_ENCODER, "texture"):
+        parts.append(f"encoder {config.encoder}")
+    return (*parts, *(name for name in ("interactions", "trajectory") if getattr(config, name)))
+
+
+# -- the size of a section -----------------------------------------------------------------------------------
+
+
+def size_of(config: RunConfig) -> Size:
+    """The size of the section of a configuration: from a file's own head where that tells, else by reading it.
+
+    Parameters
+    ----------
+    config
+        Which section, and which part of it.
+
+    Raises
+    ------
+    InputError
+        For what ``sm.read`` refuses.
+    """
+    path = Path(config.path)
+    if config.region_um is None and path.suffix == ".h5ad" and path.is_file() and config.image is None:
+        found = _size_of_h5ad(path)
+        if found is not None:
+            return found
+    options = config.model_dump(include=set(READ))
+    adata = _adapt.table(io.read(path, config.platform, **options))
+    image = _adapt.image(adata)
+    pixels = 0.0 if image is None else image.shape[0] * image.shape[1] / 1e6
+    return Size(adata.n_obs, adata.n_vars, int(_adapt.counts(adata).nnz), pixels)
+
+
+#: settings that ``sm.read`` takes
+READ = (
+    *("image", "image_scale", "um_per_unit", "max_megapixels", "image_alignment"),
+    *("resolution", "table", "outlines", "region_um"),
+)
+
+
+def shape_of_h5ad(path: Path) -> tuple[int, int]:
+    """Spots and genes of a .h5ad, without reading it."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return _shape(file["X"])
+
+
+def _shape(x: Any) -> tuple[int, int]:
+    import h5py
+
+    n_obs, n_genes = x.attrs["shape"] if isinstance(x, h5py.Group) else x.shape
+    return int(n_obs), int(n_genes)
+
+
+def _size_of_h5ad(path: Path) -> Size | None:
+    """None where the file is not laid out as usual: reading it will say why."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            x = file["X"]
+            n_obs, n_genes = _shape(x)
+            nnz = int(x["data"].shape[0]) if isinstance(x, h5py.Group) else n_obs * n_genes
+            return Size(n_obs, n_genes, nnz, _megapixels(file))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _megapixels(file: Any) -> float:
+    """Of the largest stored image."""
+    if "uns/spatial" not in file:
+        return 0.0
+    shapes = [
+        image.shape
+        for library in file["uns/spatial"].values()
+        for image in (library["images"].values() if "images" in library else ())
+    ]
+    return max((shape[0] * shape[1] / 1e6 for shape in shapes), default=0.0)
+
+
+# -- limits --------------------------------------------------------------------------------------------------
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of a size such as 8GB (10^9 each) or 8GiB (2^30 each).
+
+    >>> memory_bytes("8GB"), memory_bytes("1.5 MiB")
+    (8000000000, 1572864)
+    """
+    match = _MEMORY.match(text)
+    if match is None or float(match[1]) == 0:
+        raise _check.problem(f"memory {text!r} is no size", cure="give a number and a unit, such as 8GB or 500MB")
+    power = _UNITS[match[2].lower()]
+    return int(float(match[1]) * (1024 ** (power // 3) if match[3] else 10**power))
+
+
+def refuse_over(config: RunConfig, limit_bytes: int) -> Estimate:
+    """Raise InputError, with what to do, if the run is expected to need more memory than ``limit_bytes``."""
+    size = size_of(config)
+    expected = estimate(size, config)
+    if expected.peak_bytes > limit_bytes:
+        raise _check.problem(
+            f"{gigabytes(expected.peak_bytes)} of memory are expected, {gigabytes(limit_bytes)} are allowed",
+            found=f"{size.n_obs:,} spots x {size.n_genes:,} genes, {size.nnz:,} counts that are not zero",
+            cure=cure(size, config),
+        )
+    return expected
+
+
+def cure(size: Size, config: RunConfig) -> str:
+    """What makes a run smaller, as far as this one has not done it yet."""
+    ways = ["more --memory" if config.region_um else "a part of the section with --region-um"]
+    if config.resolution in (None, "2um", "8um", "bin20") and config.platform in ("auto", "visium_hd", "stereoseq"):
+        ways.append("coarser bins with --resolution, where the platform has them")
+    if config.evidence:
+        ways.append("--no-evidence")
+    if size.megapixels > 0 and config.encoder != NO_ENCODER:
+        ways.append("--encoder none")
+    return ", or ".join(ways)
+
+
+def sentence(size: Size, expected: Estimate) -> str:
+    """An estimate as a line for people."""
+    low, high = expected.seconds / FACTOR_SECONDS, expected.seconds * FACTOR_SECONDS
+    line = (
+        f"{size.n_obs:,} spots x {size.n_genes:,} genes: about {duration(expected.seconds)} of one core"
+        f" ({duration(low)} to {duration(high)}), about {gigabytes(expected.peak_bytes)}"
+        f" of memory (up to {gigabytes(expected.peak_bytes * FACTOR_BYTES)})"
+    )
+    return line + (f"; without {_check.listed(expected.without)}" if expected.without else "")
+
+
+def gigabytes(n_bytes: float) -> str:
+    """10^9 bytes each.
+
+    >>> gigabytes(1.26e9)
+    '1.3 GB'
+    """
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours.
+
+    >>> duration(42), duration(300), duration(9000)
+    ('42 s', '5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# -- what was used -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def peak() -> Iterator[Callable[[], float]]:
+    """Gives a function that says the most memory that this process held since the block began, 10^6 bytes.
+
+    Where the system cannot begin anew (other than Linux) it is the most since the process began.
+    """
+    begun = _begin_anew()
+    yield lambda: _high_water(begun)
+
+
+def _begin_anew() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water(begun: bool) -> float:
+    if begun:
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as lines:
+            found = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+        if found is not None:
+            return round(int(found) * 1024 / 1e6, 1)
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
