@@ -67,7 +67,8 @@ def test_tiles_change_neither_posterior_nor_gradient(inputs: _vae_fit.Inputs, tr
     """Exact in exact arithmetic: the halo is as deep as the network reaches."""
     tiled = _vae_fit.Trainer(trainer.model, inputs, torch.device("cpu"), seed=0, tile=60)
     assert len(tiled.pieces) > 4
-    for one, other in zip(trainer._encode(inputs.counts), tiled._encode(inputs.counts)):
+    whole, parts = (t._encode(inputs.counts, t._all_tiles) for t in (trainer, tiled))
+    for one, other in zip(whole, parts):
         np.testing.assert_allclose(one, other, atol=1e-5)
     counts = torch.as_tensor(inputs.counts.toarray(), dtype=torch.float32)
 
@@ -138,3 +139,24 @@ def test_the_same_seed_gives_the_same_posterior(inputs: _vae_fit.Inputs) -> None
 
     assert np.array_equal(once(0), once(0))
     assert not np.array_equal(once(0), once(1))
+
+
+def test_of_many_tiles_an_epoch_sees_a_few_and_all_spots_get_a_posterior(inputs: _vae_fit.Inputs) -> None:
+    model = _vae_fit.new_model(inputs, 2, seed=0, hidden=16, heads=2)
+    trainer = _vae_fit.Trainer(model, inputs, torch.device("cpu"), seed=0, tile=60)
+    assert len(trainer.tiles) > _vae_fit.MOST_TILES
+    seen: set[int] = set()
+    for epoch in range(12):
+        batches = list(trainer.batches(epoch))
+        assert len(batches) == _vae_fit.MOST_TILES
+        for piece, encoded, rest, _ in batches:
+            # thinned parts of the right spots: together they are the counts of training
+            together = (encoded + rest).numpy()
+            assert np.array_equal(together, trainer.train[piece.rows].toarray())
+            trainer.loss((piece, encoded, rest, 0.5))
+            seen |= set(piece.rows[piece.core.numpy()].tolist())
+        drawn = trainer._drawn(epoch)
+        assert len(set(drawn.tolist())) == _vae_fit.MOST_TILES
+    assert len(seen) > 0.9 * len(inputs.prior)
+    assert np.isfinite(trainer.score())
+    assert np.isfinite(trainer.posterior().sd).all() and (trainer.posterior().sd > 0).all()

@@ -26,6 +26,8 @@ LEAST_SEEN, MOST_SEEN = 0.5, 0.9
 WARM_UP = 30
 #: spots of a tile, and spots that the held-out score is computed on
 TILE, MOST_SCORED = 4096, 2000
+#: tiles of an epoch, drawn anew each time: a network learns from so many spots what it learns from all
+MOST_TILES = 3
 #: smallest variance of the field
 LEAST_VARIANCE = 1e-6
 
@@ -82,22 +84,42 @@ class Trainer:
         self.tiles = tiles(inputs.xy_um, tile)
         # the roughness of an edge needs the posterior of both its ends: one hop more than the network reaches
         self.pieces = [self.section.piece(rows, model.shape.hops + 1) for rows in self.tiles]
-        n = inputs.counts.shape[0]
-        self.scored = np.sort(rng.choice(n, min(n, MOST_SCORED), replace=False))
+        #: the tiles that the score looks at, all where there are few
+        self.looked_at = np.sort(rng.permutation(len(self.tiles))[:MOST_TILES]) if self._many else self._all_tiles
+        spots = np.sort(np.concatenate([self.tiles[i] for i in self.looked_at]))
+        self.scored = np.sort(rng.choice(spots, min(len(spots), MOST_SCORED), replace=False))
         self.weight = 0.0
+
+    @property
+    def _all_tiles(self) -> NDArray[np.intp]:
+        return np.arange(len(self.tiles))
+
+    @property
+    def _many(self) -> bool:
+        return len(self.tiles) > MOST_TILES
+
+    def _drawn(self, epoch: int) -> NDArray[np.intp]:
+        """Tiles of an epoch; of few tiles all, whose order ``batches`` draws."""
+        if not self._many:
+            return self._all_tiles
+        return np.random.default_rng(_device.seed_of(self.seed, 4, epoch)).permutation(len(self.tiles))[:MOST_TILES]
 
     def batches(self, epoch: int) -> Iterator[tuple[Piece, torch.Tensor, torch.Tensor, float]]:
         """(piece, counts that are seen, counts that are predicted, the share of these) of every tile."""
         self.weight = min(1.0, (epoch + 1) / WARM_UP)
         if epoch:
-            self.model.variance.copy_((self.model.rough / len(self.inputs.prior)).clamp(min=LEAST_VARIANCE))
+            n_before = sum(len(self.tiles[i]) for i in self._drawn(epoch - 1))
+            self.model.variance.copy_((self.model.rough / n_before).clamp(min=LEAST_VARIANCE))
         self.model.rough.zero_()
         rng = np.random.default_rng(_device.seed_of(self.seed, 2, epoch))
         fraction = float(rng.uniform(LEAST_SEEN, MOST_SEEN))
-        seen, rest = split.thin(self.train, fraction, self.none, rng)
-        for i in rng.permutation(len(self.pieces)):
-            piece = self.pieces[i]
-            yield piece, self._dense(seen, piece.rows), self._dense(rest, piece.rows), 1 - fraction
+        drawn = self._drawn(epoch)
+        # of many tiles only the spots that are looked at are thinned
+        rows = np.unique(np.concatenate([self.pieces[i].rows for i in drawn])) if self._many else None
+        seen, rest = split.thin(self.train if rows is None else self.train[rows], fraction, self.none, rng)
+        for i in rng.permutation(drawn):
+            at = self.pieces[i].rows if rows is None else np.searchsorted(rows, self.pieces[i].rows)
+            yield self.pieces[i], self._dense(seen, at), self._dense(rest, at), 1 - fraction
 
     def loss(self, batch: tuple[Piece, torch.Tensor, torch.Tensor, float]) -> torch.Tensor:
         """Negative evidence bound of a tile, per spot."""
@@ -116,7 +138,7 @@ class Trainer:
 
     def score(self) -> float:
         """Poisson deviance, less a constant, per held-out count of some spots; lower is better."""
-        delta, _ = self._encode(self.train)
+        delta, _ = self._encode(self.train, self.looked_at)
         self.model.eval()
         rows = self.scored
         with torch.no_grad():
@@ -130,15 +152,18 @@ class Trainer:
 
     def posterior(self) -> Posterior:
         """Of all spots, from all their counts."""
-        delta, log_sd = self._encode(self.inputs.counts)
+        delta, log_sd = self._encode(self.inputs.counts, self._all_tiles)
         return Posterior(delta.astype(np.float64), np.exp(log_sd.astype(np.float64)))
 
-    def _encode(self, counts: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _encode(
+        self, counts: sparse.csr_matrix, which: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of the spots of these tiles; others stay 0."""
         self.model.eval()
         shape = (counts.shape[0], self.model.shape.n_latent)
-        delta, log_sd = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        delta, log_sd = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         with torch.no_grad():
-            for rows, piece in zip(self.tiles, self.pieces):
+            for rows, piece in ((self.tiles[i], self.pieces[i]) for i in which):
                 found = self.model.encode(self._dense(counts, piece.rows), piece)
                 core = piece.core.cpu().numpy()
                 delta[rows], log_sd[rows] = (part.cpu().numpy()[core] for part in found)
