@@ -172,8 +172,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "gpu": (
         "GPU",
-        "The kernels that a GPU takes over, copies to it and back included, best of three; `difference` as a share of the "
-        "largest value. Without a GPU the CPU's seconds alone.",
+        "The kernels that a GPU takes over, copies to it and back included, best of three; `difference` as a share of "
+        "the largest value. Without a GPU the CPU's seconds alone.",
     ),
     "denoise_vae": (
         "Denoised expression: graph VAE, deterministic, scVI",

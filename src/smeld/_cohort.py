@@ -81,7 +81,7 @@ def _facts(folder: Path, name: str) -> Outcome:
 
 def _line(message: str) -> str:
     """One printable line of it."""
-    return str(_check.problem(message))[:500]
+    return str(_check.problem(str(message)))[:500]
 
 
 # -- all samples ---------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def _sample(cells: Mapping[str, str], beside: Path, settings: Mapping[str, Any])
     _check_name(name)
     given: dict[str, Any] = {key: cells[key] for key in SETTINGS if cells.get(key)}
     if PATH not in given:
-        raise _check.problem(f"sample {name!r} has no path")
+        raise _check.problem(f"sample {name!r} has no path", cure="fill it in")
     for key in (k for k in PATHS if k in given):
         given[key] = str(beside.absolute() / Path(given[key]).expanduser())
     if REGION in given:
@@ -166,7 +166,7 @@ def _check_name(name: str) -> None:
     """A name becomes a folder's, on any system."""
     bad = not name or name.startswith(".") or name.endswith(".") or len(name.encode()) > LONGEST
     if bad or any(c in NO_NAME or not c.isprintable() for c in name) or name.lower() in (SUMMARY, PAGE):
-        raise _check.problem(f"sample {name[:60]!r} cannot be a folder's name")
+        raise _check.problem(f"sample {name[:60]!r} cannot be a folder's name", cure="use letters and digits")
 
 
 def _wrong_samples(samples: Sequence[Sample], out: Path) -> list[str]:

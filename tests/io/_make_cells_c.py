@@ -171,16 +171,18 @@ def cellbin(path: Path, sec: Truth, *, version: int = 2) -> Path:
     return path
 
 
-def gem(path: Path, sec: Truth, *, version: str = "0.1", cells: bool = False) -> Path:
-    """Version 0.2 has the genes' identifiers and names; ``cells``: the cell of every molecule."""
+def gem(path: Path, sec: Truth, *, version: str = "0.1", cells: bool = False, offset: tuple[int, int] = (0, 0)) -> Path:
+    """Version 0.2 has the genes' identifiers and names; ``cells``: the cell of every molecule; ``offset`` is taken off
+    x and y, and said in the header."""
     molecules = dnb(sec).sample(frac=1, random_state=2)
     frame = pd.DataFrame({"geneID": [f"ENS{g}" if version == "0.2" else GENES[g] for g in molecules.gene]})
     if version == "0.2":
         frame["geneName"] = [GENES[g] for g in molecules.gene]
     frame["x"], frame["y"], frame["MIDCount"] = (molecules[c].to_numpy() for c in ("x", "y", "count"))
+    frame[["x", "y"]] -= offset
     if cells:
         frame["CellID"] = molecules.cell.to_numpy()
-    head = f"#FileFormat=GEMv{version}\n#BinType=Bin\n#BinSize=1\n#OffsetX=0\n#OffsetY=0\n"
+    head = f"#FileFormat=GEMv{version}\n#BinType=Bin\n#BinSize=1\n#OffsetX={offset[0]}\n#OffsetY={offset[1]}\n"
     written(path, head + frame.to_csv(index=False, sep="\t"))
     return path
 

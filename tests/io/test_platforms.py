@@ -9,12 +9,13 @@ import _make_cells_a
 import _make_cells_b
 import _make_cells_c
 import numpy as np
+import pandas as pd
 import pytest
 
 import smeld as sm
 from smeld import _adapt
-from smeld._check import InputError
-from smeld.io import ReadOptions, _platforms
+from smeld._check import InputError, SmeldWarning
+from smeld.io import ReadOptions, _names, _platforms
 
 WRITERS = {
     "visium": lambda p: _make.spaceranger(p / "d", _make.section()),
@@ -121,10 +122,73 @@ def test_a_third_partys_platform_is_one_decorator(tmp_path: Path, monkeypatch: p
             adata.obsm["spatial_um"] = adata.obsm["spatial_um"].astype(np.float32)
         return adata
 
-    (tmp_path / "e").mkdir()
+    @sm.io.platforms.add("yours", marks=("yours.txt",), uses=("table",))
+    def yours(path: Path, options: ReadOptions):
+        """Yours."""
+        return good[good.obs_names != options.table].copy()
+
+    for name in "ef":
+        (tmp_path / name).mkdir()
     (tmp_path / "e/mine.txt").write_text("x")
+    (tmp_path / "f/yours.txt").write_text("x")
+    with pytest.raises(InputError, match="the platform mine has no use for table"):
+        sm.read(tmp_path / "e", table="a")
+    assert sm.read(tmp_path / "f", table=good.obs_names[0]).n_obs == 49
     assert sm.read(tmp_path / "e").n_obs == 50
     with pytest.raises(InputError, match=r"spatial_um.*missing"):
         sm.read(tmp_path / "e", um_per_unit=2)
     with pytest.raises(InputError, match="must be float64"):
         sm.read(tmp_path / "e", um_per_unit=3)
+
+
+@pytest.fixture(scope="module")
+def visium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("v")
+    (folder / "m.csv").write_text("1,0,0\n0,1,0\n0,0,1\n")
+    return _make.spaceranger(folder / "d", _make.section())
+
+
+WRONG = [
+    ({"resolution": "8um"}, "the platform visium has no use for resolution"),
+    ({"table": "a"}, "no use for table"),
+    ({"outlines": True}, "no use for outlines"),
+    ({"image_alignment": "m.csv"}, "no image that it could be of"),
+    ({"resolution": 5}, "resolution must be a word"),
+    ({"table": 5}, "table must be a word"),
+    ({"outlines": "yes"}, "outlines must be True or False"),
+    ({"um_per_unit": "x"}, "um_per_unit must be a positive number"),
+    ({"um_per_unit": True}, "um_per_unit must be a positive number"),
+    ({"image_scale": float("inf")}, "image_scale must be a positive number"),
+    ({"region_um": (0, 0, "x", 5)}, "region_um must be x0, y0, x1, y1"),
+    ({"region_um": 5}, "region_um must be"),
+    ({"region_um": "0 0 1 1"}, "region_um must be"),
+    ({"region_um": (0, 0, 1)}, "region_um must be"),
+    ({"region_um": (0, 0, float("nan"), 1)}, "region_um must be"),
+    ({"region_um": (1e6, 1e6, 2e6, 2e6)}, "nothing lies in region_um"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG)
+def test_options_that_would_do_nothing_or_are_wrong(visium: Path, options: dict, message: str) -> None:
+    if "image_alignment" in options:
+        options = {"image_alignment": visium.parent / "m.csv"}
+    with pytest.raises(InputError, match=message) as error:
+        sm.read(visium, **options)
+    assert "cure:" in str(error.value)
+
+
+def test_names_that_cannot_be_written_are_mended(tmp_path: Path) -> None:
+    good = sm.read(_make.spaceranger(tmp_path / "d", _make.section()))
+    good.obs["a/b"], good.obs["_index"], good.obs["word"] = 1, 2, ["x\0y"] * good.n_obs
+    good.obsm["control"] = pd.DataFrame(1.0, good.obs_names, ["n/1", "n_1"])
+    with pytest.warns(SmeldWarning, match="were renamed: 'a/b' to 'a_b', '_index' to 'index'"):
+        _names.mend(good)
+    assert list(good.obsm["control"].columns) == ["n_1-1", "n_1"]
+    assert set(good.obs["word"]) == {"x_y"}
+    sm.write(good, tmp_path / "w.h5ad")
+    assert sm.read(tmp_path / "w.h5ad").n_obs == good.n_obs
+    for axis in ("obs_names", "var_names"):
+        bad = good.copy()
+        setattr(bad, axis, [f"{name}\0" for name in getattr(bad, axis)])
+        with pytest.raises(InputError, match="hold a NUL character"):
+            _names.mend(bad)

@@ -51,12 +51,14 @@ def test_mcmicros_pixel_size_stands_in_its_image(tmp_path: Path) -> None:
     (folder / "registration").mkdir()
     image = folder / "registration/exemplar.ome.tif"
     pixels = np.zeros((8, 8), np.uint8)
-    for size, unit, um in ((0.65, "µm", 0.65), (650.0, "nm", 0.65), (1.0, "µm", 1.0)):
+    for size, unit, um in (
+        (0.65, "µm", 0.65), (650.0, "nm", 0.65), (1.0, "µm", 1.0), (0.5, "pixel", 1.0), (3.0, "inch", 1.0),
+    ):  # fmt: skip
         metadata = {"PhysicalSizeX": size, "PhysicalSizeXUnit": unit}
         tifffile.imwrite(image, pixels, ome=True, metadata=metadata)
         adata = quiet(folder)
         assert _adapt.metadata(adata)[_keys.META_UM_PER_UNIT] == pytest.approx(um)
-        # 1 um is what programs write that do not know
+        # 1 um is what programs write that do not know; nor does a length in pixels say anything
         assert any("unit of the coordinates" in text for text in _keys.kept_warnings(adata)) == (um == 1.0)
 
 
@@ -127,12 +129,16 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no identifiers": (edit(TABLE, "Object", "Cell"), "roi_1.csv lacks the columns Object.*newer version"),
     "truncated": (lambda p: (p / TABLE).write_text(""), "roi_1.csv cannot be read.*copy the file again"),
     "cut short": (
-        lambda p: (p / TABLE).write_text((p / TABLE).read_text()[:-9]), "intensities must be numbers.*1 cells with"
+        lambda p: (p / TABLE).write_text((p / TABLE).read_text()[:-9]),
+        "roi_1.csv cannot be read.*the last row has 6 cells for 7 names",
     ),
     "other image": (
         lambda p: pd.read_csv(p / TABLE).assign(Object=lambda t: t.Object + 500).to_csv(p / TABLE, index=False),
         "cells of the intensities and of the shapes do not match.*same image",
     ),
+    "empty cell": (edit(TABLE, "1.25", ""), "intensities must be numbers.*cells with empty ones"),
+    "one object twice": (edit(TABLE, "\n2,", "\n1,"), r"intensities/roi_1.csv must be unique.*1 repeated: 1"),
+    "one shape twice": (edit(SHAPES, "\n2,", "\n1,"), r"Objects of regionprops/roi_1.csv must be unique.*1 rep"),
     "words": (edit(TABLE, "0.25", "low"), "must hold numbers"),
 }  # fmt: skip
 
@@ -152,3 +158,59 @@ def test_the_same_cell_twice(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "a--x.csv", index=False)
     with pytest.raises(InputError, match=r"must be unique.*1 repeated: 1"):
         quiet(tmp_path / "a--x.csv")
+
+
+NO_MARKERS = (
+    "X_um", "Y_um", "xcentroid", "UMAP_1", "UMAP2", "X_umap", "tSNE1", "PC1", "leiden", "leiden_0.5", "louvain",
+    "cluster", "cluster_index", "kmeans_cluster", "n_counts", "total_counts", "sample_id", "fov", "Distance_to_tumour",
+    "Nucleus: Centroid Y", "Cell: Area", "Unnamed: 7",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_MARKERS)
+def test_what_is_no_marker(tmp_path: Path, name: str) -> None:
+    table = make.mcmicro_table(SEC).assign(Clusterin=7.5, **{name: 1.5})
+    table.to_csv(tmp_path / "a--x.csv", index=False)
+    with pytest.warns(SmeldWarning, match="columns of a--x.csv that were taken for markers: Gene0, .*, Clusterin$"):
+        adata = sm.read(tmp_path / "a--x.csv")
+    assert adata.var_names.tolist() == [*make.GENES, "Clusterin"]
+
+
+def test_markers_of_known_programs_are_not_listed(tmp_path: Path) -> None:
+    paths = [make.mcmicro(tmp_path / "d", SEC), make.codex_processor(tmp_path / "reg001_compensated.csv", SEC)]
+    for path in [*paths, make.steinbock(tmp_path / "e", SEC)]:
+        assert not any("taken for markers" in text for text in _keys.kept_warnings(quiet(path)))
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+@pytest.mark.parametrize("n_lost", [1, 9])
+def test_a_table_that_ends_in_mid_row(tmp_path: Path, ending: str, n_lost: int) -> None:
+    text = make.mcmicro_table(SEC).to_csv(index=False).rstrip("\n")
+    make.written(tmp_path / f"a--x.{ending}", text.rsplit(",", n_lost)[0])
+    with pytest.raises(
+        InputError, match=rf"the last row has {12 - n_lost} cells for 12 names: the file ends too early"
+    ):
+        quiet(tmp_path / f"a--x.{ending}")
+
+
+def test_an_empty_last_cell_is_no_broken_copy(tmp_path: Path) -> None:
+    make.mcmicro_table(SEC).assign(note=np.nan).to_csv(tmp_path / "a--x.csv", index=False)
+    agrees(quiet(tmp_path / "a--x.csv", um_per_unit=0.65))
+
+
+def test_steinbocks_tables_with_a_saved_index_and_a_marker_that_is_called_as_a_shape(tmp_path: Path) -> None:
+    folder = make.steinbock(tmp_path / "d", SEC)
+    pd.read_csv(folder / TABLE).assign(area=5.0).to_csv(folder / TABLE)
+    pd.read_csv(folder / SHAPES).to_csv(folder / SHAPES)
+    adata = quiet(folder)
+    assert adata.var_names.tolist() == [*make.GENES, "area"]
+    assert set(adata[:, "area"].X.toarray().ravel()) == {5.0}
+    assert adata.obs["cell_area_um2"].tolist() == [60.0] * adata.n_obs
+    agrees(adata[:, make.GENES])
+
+
+def test_hidden_files_are_no_tables(tmp_path: Path) -> None:
+    for folder, inside in ((make.steinbock(tmp_path / "d", SEC), TABLE), (make.mcmicro(tmp_path / "e", SEC), "")):
+        hidden = folder / (inside or "quantification/x.csv")
+        hidden.with_name("._a.csv").write_bytes(b"\0\5\x16\7")
+        agrees(quiet(folder, um_per_unit=1.0 if inside else 0.65))

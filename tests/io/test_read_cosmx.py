@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from _cell_checks import assert_refused, assert_same, assert_true, edit, quiet, warned
 from _make_cells_b import COSMX_UM, GENES, cosmx, truncate
 
@@ -88,7 +91,9 @@ REFUSED = {
     ),
     "two sections": (lambda d: (d / "S2_exprMat_file.csv").touch(), ("cannot tell which file", "one section a folder")),
     "empty": (lambda d: truncate(d / "S1_metadata_file.csv", 0.0), ("S1_metadata_file.csv", "truncated")),
-    "truncated": (lambda d: truncate(d / "S1_exprMat_file.csv"), ("S1_exprMat_file.csv", "empty cells", "truncated")),
+    "truncated": (
+        lambda d: truncate(d / "S1_exprMat_file.csv"), ("S1_exprMat_file.csv", "cells for 13 names", "truncated")
+    ),
     "newer version": (
         lambda d: edit(d / "S1_metadata_file.csv", lambda f: f.rename(columns={"CenterX_global_px": "x_slide_mm"})),
         ("CenterX_global_px", "newer version"),
@@ -158,3 +163,100 @@ def test_real_flat_files(shared_data: Path) -> None:
 def shoelace(ring: np.ndarray) -> float:
     x, y = (ring - ring[0]).T
     return abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
+
+
+def lines(path: Path, change) -> None:
+    """Change the cells of every line; the first is that of the names."""
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join(change(i, row)) + "\n" for i, row in enumerate(rows)))
+
+
+WIDE = {
+    "a saved index": (lambda i, row: ["" if i == 0 else str(i - 1), *row], "without a name were left out: number 1"),
+    "pandas' name of one": (lambda i, row: [*row[:1], "Unnamed: 0" if i == 0 else "3", *row[1:]], "number 2"),
+    "names of rows, as R writes them": (lambda i, row: row if i == 0 else [f'"{i}"', *row], "number 1"),
+    "a comma at the end": (lambda i, row: row if i == 0 else [*row, ""], "number 14"),
+    "blanks": (lambda i, row: [f" {cell} " for cell in row], ""),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_columns_without_a_name_are_no_genes(tmp_path: Path, name: str) -> None:
+    cosmx(tmp_path / "d", zipped=False)
+    truth = quiet(tmp_path / "d")
+    change, message = WIDE[name]
+    lines(tmp_path / "d/S1_exprMat_file.csv", change)
+    adata, text = warned(tmp_path / "d")
+    assert_same(truth, adata)
+    assert adata.var_names.equals(truth.var_names)
+    assert message in text
+
+
+TORN = {
+    "a cell more": (lambda i, row: [*row[:4], "9", *row[4:]] if i == 5 else row, "row 5 (2,"),
+    "a cell less": (lambda i, row: row[:-1] if i == 5 else row, "has 12 cells for 13 names"),
+    "no field of view": (lambda i, row: ["", *row[1:]] if i == 3 else row, "row 3 has no fov"),
+    "fov twice": (lambda i, row: [*row, "fov" if i == 0 else "1"], "'fov' comes twice"),
+    "an empty cell": (lambda i, row: [*row[:-1], ""] if i == 3 else row, "has empty cells"),
+    "controls below 0": (lambda i, row: [*row[:-1], "-3"] if i == 3 else row, "'System Control' must be finite"),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_rows_unlike_the_names_are_refused(tmp_path: Path, name: str) -> None:
+    cosmx(tmp_path / "d", zipped=False)
+    change, message = TORN[name]
+    file = "" if "below" in name else "S1_exprMat_file.csv"
+    assert_refused(tmp_path / "d", lambda d: lines(d / "S1_exprMat_file.csv", change), file, message)
+
+
+def test_repeated_genes_and_fields_of_view_without_a_number(tmp_path: Path) -> None:
+    cosmx(tmp_path / "d", zipped=False)
+    lines(tmp_path / "d/S1_exprMat_file.csv", lambda i, row: [*row[:3], "Gene0", *row[4:]] if i == 0 else row)
+    adata, text = warned(tmp_path / "d")
+    assert "1 gene names occur more than once" in text
+    assert "Gene0-1" in adata.var_names
+    spoil = partial(edit, change=lambda f: f.assign(fov=["", *f["fov"].tolist()[1:]]))
+    assert_refused(tmp_path / "d", lambda d: spoil(d / "S1_metadata_file.csv"), "'fov' of S1_metadata_file.csv")
+
+
+def test_gzip_is_told_by_content_and_hidden_files_are_none(tmp_path: Path) -> None:
+    cosmx(tmp_path / "d", zipped=False)
+    truth = quiet(tmp_path / "d")
+    for name in ("exprMat", "metadata"):
+        (tmp_path / f"d/S1_{name}_file.csv").rename(tmp_path / f"d/S1_{name}_file.csv.gz")
+        (tmp_path / f"d/._S1_{name}_file.csv.gz").write_bytes(b"\x00\x05")
+    assert_same(truth, quiet(tmp_path / "d"))
+    for name in ("exprMat", "metadata"):
+        plain = tmp_path / f"d/S1_{name}_file.csv.gz"
+        plain.with_suffix("").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    assert_same(truth, quiet(tmp_path / "d"))
+
+
+def test_a_comma_at_the_end_of_the_cells_rows(tmp_path: Path) -> None:
+    cosmx(tmp_path / "d", zipped=False)
+    truth = quiet(tmp_path / "d")
+    lines(tmp_path / "d/S1_metadata_file.csv", lambda i, row: row if i == 0 else [*row, ""])
+    assert_same(truth, quiet(tmp_path / "d"))
+
+
+def test_a_name_that_merscope_has_too(tmp_path: Path) -> None:
+    cosmx(tmp_path / "d")
+    for name in ("exprMat", "metadata"):
+        (tmp_path / f"d/S1_{name}_file.csv.gz").rename(tmp_path / f"d/S1_cell_{name}_file.csv.gz")
+    assert quiet(tmp_path / "d").n_obs == 40
+
+
+def test_an_image_through_its_alignment(tmp_path: Path) -> None:
+    """Pixels of the image to units of the coordinates: a scan of half the resolution, moved and turned by a quarter."""
+    cosmx(tmp_path / "d")
+    matrix = np.array([[0.0, -2.0, 3500.0], [2.0, 0.0, -100.0], [0, 0, 1.0]])
+    np.savetxt(tmp_path / "m.csv", matrix, delimiter=",")
+    tifffile.imwrite(tmp_path / "he.tif", np.full((1900, 1900, 3), 200, dtype=np.uint8), photometric="rgb")
+    adata = quiet(tmp_path / "d", image=tmp_path / "he.tif", image_alignment=tmp_path / "m.csv")
+    image = _adapt.image(adata)
+    assert image is not None
+    px = np.column_stack([image.place(adata.obsm["spatial"]), np.ones(adata.n_obs)])
+    assert np.allclose(px @ matrix[:2].T, adata.obsm["spatial"])
+    assert image.um_per_px == pytest.approx(2 * COSMX_UM)

@@ -99,3 +99,23 @@ def test_a_workbook(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=words):
         quiet(file)
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+def test_segments_without_properties(tmp_path: Path, scans: int) -> None:
+    folder = make.geomx(tmp_path / "d", SEC, scans=scans)
+    table = "scan 0" if scans > 1 else None
+    lines = (folder / SEGMENTS).read_text().splitlines()
+    (folder / SEGMENTS).write_text("\n".join(lines[:-5]) + "\n")
+    with pytest.warns(SmeldWarning, match="5 segments with counts have no position: they were left out"):
+        adata = sm.read(folder, table=table)
+    assert 0 < adata.n_obs <= len(SEC.names) - 5
+    (folder / SEGMENTS).write_text("\n".join(lines[:9]) + "\n")
+    with pytest.raises(InputError, match=r"most segments of the counts are not in Export.*found: 17 of 25 without"):
+        quiet(folder, table=table)
+
+
+def test_hidden_files_are_no_tables(tmp_path: Path) -> None:
+    folder = make.geomx(tmp_path / "d", SEC)
+    (folder / f"._{COUNTS}").write_bytes(b"\0")
+    assert quiet(folder).n_obs == len(SEC.names)

@@ -53,10 +53,11 @@ REFUSED = {
         lambda f: edit(f, lambda t: t.rename(columns={"Centroid_X": "center_x"})), ("Centroid_X", "counts.csv")
     ),
     "no identifiers": (lambda f: edit(f, lambda t: t.drop(columns="Cell_ID")), ("Cell_ID", NAME)),
-    "truncated": (cut_in_a_row, (NAME, "rows with empty cells", "truncated")),
+    "truncated": (cut_in_a_row, (NAME, "names", "truncated")),
     "empty": (lambda f: truncate(f, 0.0), (NAME, "truncated")),
     "cells twice": (lambda f: edit(f, lambda t: pd.concat([t, t])), ("must be unique",)),
     "words for genes": (lambda f: edit(f, lambda t: t.assign(Gene1="many")), (NAME, "cannot be read")),
+    "a cell without a name": (lambda f: edit(f, lambda t: t.assign(Cell_ID="")), (NAME, "row 1 has no Cell_ID")),
     "no position": (lambda f: edit(f, lambda t: t.assign(Centroid_Y="")), ("must be finite",)),
 }  # fmt: skip
 
@@ -72,3 +73,8 @@ def test_missing_and_several_tables(tmp_path: Path) -> None:
     merfish(tmp_path / "d")
     (tmp_path / "d" / "other.csv").write_text("x\n1\n")
     assert_refused(tmp_path / "d", lambda d: d, "one table is needed", "other.csv", platform="merfish")
+
+
+def test_a_folder_with_the_table_alone_says_which_file_to_give(tmp_path: Path) -> None:
+    merfish(tmp_path / "d")
+    assert_refused(tmp_path / "d", lambda d: d, f"give the file itself, d/{NAME}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from _cell_checks import assert_refused, assert_same, assert_true, edit, quiet, 
 from _make_cells_b import GENES, manifest, merscope, square, truncate, wkb
 
 from smeld import _adapt, _keys
-from smeld.io import _wkb
+from smeld.io import _cells, _wkb
 
 VERSIONS = ["parquet", "hdf5"]
 
@@ -111,11 +112,6 @@ REFUSED = {
         ("do not match", "112824700230101249", "same section"),
     ),
     "cells twice": (lambda d: edit(d / "cell_metadata.csv", lambda f: pd.concat([f, f])), ("must be unique",)),
-    "image elsewhere": (move_mosaic, ("mosaic_DAPI_z3.tif",)),
-    "transform broken": (
-        lambda d: (d / "images/micron_to_mosaic_pixel_transform.csv").write_text("2 0"),
-        ("micron_to_mosaic_pixel_transform.csv", "3 x 3"),
-    ),
 }
 
 
@@ -133,6 +129,67 @@ def test_truncated_hdf5_and_missing_outlines(tmp_path: Path) -> None:
     (tmp_path / "d" / file).unlink()
     (tmp_path / "d/cell_boundaries").rmdir()
     assert "no outlines" in warned(tmp_path / "d", outlines=True)[1]
+
+
+def manifest_alone(text: str):
+    def spoil(folder: Path) -> None:
+        (folder / "images/micron_to_mosaic_pixel_transform.csv").unlink()
+        (folder / "images/manifest.json").write_text(text)
+
+    return spoil
+
+
+def transform(text: str):
+    return lambda d: (d / "images/micron_to_mosaic_pixel_transform.csv").write_text(text)
+
+
+WRONG_IMAGES = {
+    "elsewhere": (move_mosaic, "mosaic_DAPI_z3.tif"),
+    "a broken transform": (transform("2 0"), "is no affine matrix"),
+    "a transform without an inverse": (transform("0 0 0\n0 0 0\n0 0 1\n"), "without an inverse"),
+    "words": (transform("a b c\n"), "cannot be read as a table"),
+    "a list": (manifest_alone("[]"), "manifest.json cannot be read"),
+    "null": (manifest_alone('{"bbox_microns": [null, 1, 2, 3]}'), "manifest.json cannot be read"),
+    "NaN": (manifest_alone('{"bbox_microns": [NaN, 1, 2, 3]}'), "has no area"),
+    "infinite": (manifest_alone('{"bbox_microns": [0, 0, Infinity, Infinity]}'), "manifest.json"),
+    "deep": (manifest_alone("[" * 100_000), "manifest.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IMAGES)
+def test_an_image_nobody_asked_for_does_no_harm(tmp_path: Path, name: str) -> None:
+    truth = merscope(tmp_path / "d")
+    spoil, message = WRONG_IMAGES[name]
+    spoil(tmp_path / "d")
+    adata, text = warned(tmp_path / "d")
+    assert_true(adata, truth, GENES)
+    assert "own image was left out" in text
+    assert message in text
+    assert _adapt.image(adata) is None
+
+
+def test_cells_of_another_section_with_the_same_identifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = merscope(tmp_path / "d", image=False)
+    said = truth[GENES].sum(axis=1).to_numpy()
+    edit(tmp_path / "d/cell_metadata.csv", lambda f: f.assign(transcript_count=said + np.arange(40) % 3))
+    monkeypatch.setattr(_cells, "MIN_COMPARED", 20)
+    assert quiet(tmp_path / "d").n_obs == 40
+    other = np.random.default_rng(0).permutation(said)
+    spoil = partial(edit, change=lambda f: f.assign(transcript_count=other))
+    assert_refused(tmp_path / "d", lambda d: spoil(d / "cell_metadata.csv"), "cell_metadata.csv are those of another")
+    monkeypatch.setattr(_cells, "MIN_COMPARED", 50)
+    assert quiet(tmp_path / "d").n_obs == 40  # too few to tell
+
+
+@pytest.mark.parametrize("name", ["cell_boundaries.parquet", "cell_metadata.csv"])
+def test_links_to_nothing(tmp_path: Path, name: str) -> None:
+    merscope(tmp_path / "d")
+
+    def unlink(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "gone")
+
+    assert_refused(tmp_path / "d", unlink, name, "no file", outlines=True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

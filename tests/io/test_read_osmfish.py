@@ -54,6 +54,7 @@ REFUSED = {
     "no names": (lambda f: change(f, drop="col_attrs/CellID"), ("lacks col_attrs/CellID",)),
     "no genes": (lambda f: change(f, drop="row_attrs/Gene"), ("lacks row_attrs/Gene",)),
     "another file": (lambda f: change(f, drop="matrix"), ("no loom file", "matrix")),
+    "a group for the matrix": (lambda f: change(f, drop="matrix", matrix__x=1), ("does not fit together", "a group")),
     "truncated": (truncate, ("cortex.loom", "truncated")),
     "cells twice": (lambda f: change(f, col_attrs__CellID=np.ones(40)), ("must be unique",)),
     "does not fit": (lambda f: change(f, row_attrs__Gene=np.asarray(["A"], dtype="S")), ("does not fit together",)),
@@ -72,3 +73,10 @@ def test_several_files(tmp_path: Path) -> None:
     osmfish(tmp_path / "d")
     (tmp_path / "d/other.loom").touch()
     assert_refused(tmp_path / "d", lambda d: d, "one .loom file is needed", "other.loom", platform="osmfish")
+
+
+def test_groups_among_the_attributes_and_folders_of_one_file(tmp_path: Path) -> None:
+    truth = osmfish(tmp_path / "d")
+    change(tmp_path / "d/cortex.loom", col_attrs__sub__a=np.zeros(40))
+    assert_true(quiet(tmp_path / "d/cortex.loom"), truth, GENES)
+    assert_refused(tmp_path / "d", lambda d: d, "give the file itself, d/cortex.loom")

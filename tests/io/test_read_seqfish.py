@@ -51,7 +51,7 @@ REFUSED = {
     "places missing": (lambda d: (d / PLACES).unlink(), ("expected *_CellCoordinates*.csv", COUNTS)),
     "counts renamed": (lambda d: (d / COUNTS).rename(d / "Run_CxG_s1.csv"), (f"expected {COUNTS}", "Run_CxG_s1.csv")),
     "empty": (lambda d: truncate(d / PLACES, 0.0), (PLACES, "truncated")),
-    "truncated": (lambda d: truncate(d / COUNTS, 0.48), (COUNTS, "empty cells", "truncated")),
+    "truncated": (lambda d: truncate(d / COUNTS, 0.48), (COUNTS, "cells for 9 names", "truncated")),
     "newer version": (
         lambda d: edit(d / PLACES, lambda f: f.rename(columns={"center_x": "x"})), ("center_x", "newer version")
     ),
@@ -59,9 +59,6 @@ REFUSED = {
         lambda d: edit(d / PLACES, lambda f: f.assign(label="c" + f["label"])), ("do not match", "same section")
     ),
     "cells twice": (lambda d: edit(d / PLACES, lambda f: pd.concat([f, f])), ("must be unique",)),
-    "image elsewhere": (
-        lambda d: edit(d / PLACES, lambda f: f.assign(center_x=f["center_x"].astype(float) + 9000)), ("DAPI",)
-    ),
 }  # fmt: skip
 
 
@@ -83,3 +80,29 @@ def test_embryos_as_csv(tmp_path: Path, cells_in_rows: bool) -> None:
     assert "unit of the coordinates is not known" in text
     meta = _adapt.metadata(quiet(tmp_path / "d", platform="seqfish", table="all", um_per_unit=150.0))
     assert meta[_keys.META_UM_PER_UNIT] == 150
+
+
+def test_an_image_elsewhere_is_left_out(tmp_path: Path) -> None:
+    seqfish(tmp_path / "d")
+    edit(tmp_path / "d" / PLACES, lambda f: f.assign(center_x=f["center_x"].astype(float) + 9000))
+    (tmp_path / "d" / f"._{PLACES}").write_bytes(b"\x00\x05")
+    adata, text = warned(tmp_path / "d")
+    assert "own image was left out" in text
+    assert _adapt.image(adata) is None
+
+
+def test_an_index_beside_identifiers_without_a_name(tmp_path: Path) -> None:
+    """Numbers of rows must not be taken for labels, which are numbers too."""
+    seqfish(tmp_path / "d")
+    lines = (tmp_path / "d" / COUNTS).read_text().splitlines()
+    shifted = "".join(f"{'' if i == 0 else i - 1},{line}\n" for i, line in enumerate(lines))
+    spoil = (tmp_path / "d" / COUNTS).write_text
+    assert_refused(tmp_path / "d", lambda d: spoil(shifted), COUNTS, "the first two columns have no name")
+
+
+def test_names_of_rows_as_r_writes_them(tmp_path: Path) -> None:
+    truth = seqfish(tmp_path / "d")
+    file = tmp_path / "d" / COUNTS
+    names, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([names.partition(",")[2], *rows]) + "\n")
+    assert_true(quiet(tmp_path / "d"), truth, GENES)

@@ -138,3 +138,22 @@ def test_a_matrix_that_does_not_fit_its_names(tmp_path: Path) -> None:
         InputError, match="does not fit the names of its genes and beads; found: 6 x 81 values for 1 x 81"
     ):
         quiet(folder)
+
+
+def test_tables_of_other_beads_are_not_taken_for_slideseq(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    make.csv(folder / "counts.csv", SEC.frame(), index_label="bead")
+    make.csv(folder / "a_bead_locations.csv", SEC.frame().iloc[:, :0].assign(x=SEC.um[:, 0], y=SEC.um[:, 1]))
+    assert quiet(folder).uns["smeld"]["read"]["inputs"]["platform"] == "tables"
+
+
+def test_a_line_without_an_end_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smeld.io._wide.MAX_LINE", 100)
+    with pytest.raises(InputError, match=r"MappedDGEForR.csv cannot be read.*a line of 100 characters or more"):
+        quiet(make.slideseq(tmp_path / "d", SEC))
+
+
+def test_hidden_files_are_no_tables(tmp_path: Path) -> None:
+    folder = make.slideseq(tmp_path / "d", SEC)
+    (folder / f"._{COUNTS}").write_bytes(b"\0")
+    agrees(quiet(folder), um_per_unit=0.65)

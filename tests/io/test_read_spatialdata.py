@@ -288,6 +288,17 @@ def test_anndata_zarr_that_is_not_whole(tmp_path: Path) -> None:
         sm.read(tmp_path / "a.zarr")
     data.write_bytes(whole)
     shutil.rmtree(tmp_path / "a.zarr" / "var")
-    (tmp_path / "a.zarr" / "var").mkdir()  # zarr says nothing, and reads six genes without a name
-    with pytest.raises(InputError, match=r"names of the genes are missing; found: 6 times"):
+    (tmp_path / "a.zarr" / "var").mkdir()  # zarr says nothing, and would read six genes without a name
+    with pytest.raises(InputError, match=r"chunks of var/_index are missing"):
         sm.read(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("key", ["X/data", "X/indices", "X/indptr", "obsm/spatial", "obs/_index", "var/_index"])
+def test_anndata_zarr_without_a_file(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "a.zarr"
+    _plain().write_zarr(path)
+    for file in (path / key).rglob("*"):
+        if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs"):
+            file.unlink()
+    with pytest.raises(InputError, match=f"a.zarr cannot be read.*chunks of {key} are missing"):
+        sm.read(path)

@@ -20,11 +20,21 @@ def test_first_release(tmp_path: Path, places: str) -> None:
     assert_true(quiet(tmp_path / "d", um_per_unit=0.5), truth, GENES, um=0.5)
 
 
-def test_genes_csv_will_do(tmp_path: Path) -> None:
-    truth = starmap(tmp_path / "d")
-    (tmp_path / "d/cell_barcode_names.csv").unlink()
-    (tmp_path / "d/genes.csv").write_text("".join(f"{g},ACGT\n" for g in GENES))
-    assert_true(quiet(tmp_path / "d"), truth, GENES)
+def only_genes(folder: Path) -> None:
+    (folder / "cell_barcode_names.csv").unlink()
+    (folder / "genes.csv").write_text("".join(f"{g},ACGT\n" for g in GENES))
+
+
+def huge_label(folder: Path) -> None:
+    labels = np.zeros((50, 50), dtype=np.int64)
+    labels[0, 0] = 2**40
+    np.savez(folder / "labels.npz", labels=labels)
+    (folder / "centroids.tsv").unlink()
+
+
+def test_the_join_by_order_is_said_once(tmp_path: Path) -> None:
+    starmap(tmp_path / "d")
+    assert warned(tmp_path / "d")[1].count("joined by their order") == 1
 
 
 def test_the_highest_label_may_have_no_counts(tmp_path: Path) -> None:
@@ -59,6 +69,8 @@ REFUSED = {
     "other genes": (
         lambda d: (d / "cell_barcode_names.csv").write_text("0,1234,Gene0\n"), ("names of genes", "1 names for 8")
     ),
+    "genes in another order": (only_genes, ("whose order need not be", "give cell_barcode_names.csv")),
+    "a huge label": (huge_label, ("labels.npz", "label 1099511627776 in an image of 2500 pixels")),
     "pickled labels": (pickled, ("labels.npz", "centroids.tsv")),
 }  # fmt: skip
 

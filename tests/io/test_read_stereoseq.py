@@ -243,3 +243,84 @@ def test_resolutions_that_there_are_not(tmp_path: Path, resolution: str, words: 
     file = make.gef(tmp_path / "a.gef", SEC)
     with pytest.raises(InputError, match=words):
         quiet(file, resolution=resolution)
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_the_offset_of_a_gem_is_added_again(tmp_path: Path, version: str) -> None:
+    gef = make.gef(tmp_path / "A1.gef", SEC)
+    gem = make.gem(tmp_path / "A1.gem", SEC, version=version, offset=(17, 63))
+    for size in (50, 20):
+        one, two = (quiet(file, resolution=f"BIN{size}") for file in (gef, gem))
+        bins_agree(two, size)
+        assert np.array_equal(one.obsm["spatial_um"], two[one.obs_names].obsm["spatial_um"])
+    plain, moved = (
+        quiet(make.gem(tmp_path / f"{o}.cellbin.gem", SEC, cells=True, offset=(o, 9)), resolution="Cells")
+        for o in (0, 31)
+    )
+    assert np.array_equal(plain.obsm["spatial_um"], moved.obsm["spatial_um"])
+
+
+def line(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new, 1)
+
+
+def last(column: int, value: str) -> Callable[[str], str]:
+    """Another cell in the last row."""
+
+    def change(text: str) -> str:
+        head, _, row = text.rstrip("\n").rpartition("\n")
+        cells = row.split("\t")
+        cells[column] = value
+        return head + "\n" + "\t".join(cells) + "\n"
+
+    return change
+
+
+SPOILED = {
+    "x too large": (last(1, "99999999999999"), "a.gem cannot be read.*x from .* to 99999999999999, not within"),
+    "x beyond 64 bits": (last(1, "9" * 30), "a.gem cannot be read"),
+    "x below 0": (last(1, "-5"), "a.gem cannot be read.*x from -5 to"),
+    "y too large": (last(2, str(2**31)), "y from .* to 2147483648, not within 0 to 2147483647"),
+    "count below 0": (last(3, "-1"), "a.gem cannot be read.*counts below 0"),
+    "count without an end": (last(3, "inf"), "a.gem cannot be read.*without an end"),
+    "count no number": (last(3, "nan"), "a.gem cannot be read"),
+    "bins of 0": (line("#BinSize=1", "#BinSize=0"), "BinSize in the header of a.gem must be .*found: '0'"),
+    "bins of a power": (line("#BinSize=1", "#BinSize=²"), "BinSize in the header of a.gem must be"),
+    "offset a word": (line("#OffsetX=0", "#OffsetX=left"), "OffsetX and OffsetY in the header of a.gem must be"),
+    "offset below 0": (line("#OffsetY=0", "#OffsetY=-3"), "OffsetX and OffsetY in the header of a.gem must be"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_is_wrong_in_a_gem(tmp_path: Path, name: str) -> None:
+    change, words = SPOILED[name]
+    file = make.gem(tmp_path / "a.gem", SEC)
+    file.write_text(change(file.read_text()))
+    with pytest.raises(InputError, match=words):
+        quiet(file)
+
+
+@pytest.mark.parametrize("word", ["", "none", "1.5", "1e300"])
+def test_molecules_whose_cell_is_no_number(tmp_path: Path, word: str) -> None:
+    file = make.gem(tmp_path / "a.cellbin.gem", SEC, cells=True)
+    whole = quiet(file)
+    file.write_text(last(5 if "geneName" in file.read_text() else 4, word)(file.read_text()))
+    with pytest.warns(SmeldWarning, match=r"1 of \d+ rows name their cell by a word, or not at all"):
+        adata = sm.read(file)
+    assert 0 < whole.X.sum() - adata[:, whole.var_names].X.sum() <= SEC.counts.max()
+    assert not any("by a word" in text for text in _keys.kept_warnings(quiet(file, resolution="bin50")))
+
+
+def test_cells_that_are_all_words(tmp_path: Path) -> None:
+    file = make.gem(tmp_path / "a.cellbin.gem", SEC, cells=True)
+    table = pd.read_csv(file, sep="\t", comment="#")
+    table.assign(CellID="cell " + table["CellID"].astype(str)).to_csv(file, sep="\t", index=False)
+    with pytest.raises(InputError, match="must be whole numbers; found: words, or nothing, in every row"):
+        quiet(file)
+    bins_agree(quiet(file, resolution="bin50"), 50)
+
+
+def test_hidden_files_are_no_bins(tmp_path: Path) -> None:
+    make.gef(tmp_path / "d/04.tissuecut/A1.tissue.gef", SEC)
+    (tmp_path / "d/04.tissuecut/._A1.tissue.gef").write_bytes(b"\0")
+    bins_agree(quiet(tmp_path / "d"), 50)

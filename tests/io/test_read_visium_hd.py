@@ -260,7 +260,11 @@ BAD_CELLS = {
     ),
     "other cells": (
         lambda f: _geojson(f, lambda x: x.update(properties={"cell_id": x["properties"]["cell_id"] + 100})),
-        "cells of the counts and of the positions do not match",
+        "and of the positions (cell_segmentations.geojson) do not match",
+    ),
+    "no pixel's size": (
+        lambda f: (f / "spatial/scalefactors_json.json").write_text('{"microns_per_pixel": 1e308}'),
+        "microns_per_pixel of scalefactors_json.json is no size of a pixel",
     ),
     "no scale": (
         lambda f: (f / "spatial/scalefactors_json.json").write_text('{"tissue_hires_scalef": 0.5}'),
@@ -275,6 +279,31 @@ def test_bad_cells_are_one_clear_line(tmp_path: Path, name: str) -> None:
     damage, message = BAD_CELLS[name]
     damage(tmp_path / "segmented_outputs")
     _one_line(tmp_path, message)
+
+
+def test_a_cell_outlined_twice_and_no_nuclei(tmp_path: Path) -> None:
+    folder = tmp_path / "segmented_outputs"
+    make.segmented(folder)
+    truth = quiet(tmp_path)
+    path = folder / "cell_segmentations.geojson"
+    content = json.loads(path.read_text())
+    again = json.loads(json.dumps(content["features"][3]))
+    again["geometry"]["coordinates"] = [[[x + 300, y + 300] for x, y in again["geometry"]["coordinates"][0]]]
+    content["features"].insert(4, again)
+    path.write_text(json.dumps(content))
+    (folder / "nucleus_segmentations.geojson").unlink(missing_ok=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adata = sm.read(tmp_path, outlines=True)
+    text = "\n".join(str(w.message) for w in caught)
+    assert "1 cells have outlines in several pieces" in text
+    assert "there is no nucleus_segmentations.geojson" in text
+    assert np.array_equal(adata.obsm["spatial_um"], truth.obsm["spatial_um"])
+
+
+def test_bins_have_no_outlines(outs: Path) -> None:
+    with pytest.warns(SmeldWarning, match="bins have no outlines"):
+        sm.read(outs, outlines=True)
 
 
 def test_resolutions_that_are_not_there(tmp_path: Path, outs: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -260,9 +262,9 @@ BAD = {
     "NaN": (lambda f: _cells(f, lambda c: c.assign(x_centroid=np.nan)), "coordinates must be finite"),
     "other cells": (
         lambda f: _cells(f, lambda c: c.assign(cell_id=c["cell_id"] + 1000)),
-        "cells of the counts and of the positions do not match; found: none of 42",
+        "and of the positions (cells.csv.gz) do not match; found: none of 42",
     ),
-    "repeated": (lambda f: _cells(f, lambda c: pd.concat([c, c[:2]])), "cells of the positions must be unique"),
+    "repeated": (lambda f: _cells(f, lambda c: pd.concat([c, c[:2]])), "positions (cells.csv.gz) must be unique"),
     "experiment cut": (lambda f: _truncate(f / "experiment.xenium"), "experiment.xenium cannot be read"),
     "pixel of nothing": (
         lambda f: (f / "experiment.xenium").write_text('{"pixel_size": 0}'),
@@ -279,14 +281,32 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, name: str) -> None:
     _one_line(tmp_path / "s", message)
 
 
+def _lose(folder: Path, *, name: str, key: str) -> None:
+    """Leave out the chunks of an array, not what describes it."""
+    path = folder / f"{name}.zarr.zip"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(folder / "new.zip", "w") as new:
+        for item in old.namelist():
+            if not item.startswith(f"{key}/") or item.rpartition("/")[2].startswith(".z"):
+                new.writestr(item, old.read(item))
+    (folder / "new.zip").replace(path)
+
+
 BAD_ZARR = {
     "truncated": (lambda f: _truncate(f / "cells.zarr.zip"), "cells.zarr.zip cannot be read as Xenium's zarr"),
     "no matrix": (lambda f: (f / "cell_feature_matrix.zarr.zip").unlink(), "no matrix of counts"),
+    **{
+        f"no chunks of {key}": (partial(_lose, name=name, key=key), "are missing")
+        for name, key in (
+            ("cells", "cell_id"), ("cells", "cell_summary"), ("cell_feature_matrix", "cell_features/data"),
+            ("cell_feature_matrix", "cell_features/indices"), ("cell_feature_matrix", "cell_features/cell_id"),
+            ("cells", "polygon_sets/1/vertices"),
+        )
+    },
     "another file": (
         lambda f: (f / "cell_feature_matrix.zarr.zip").write_bytes((f / "cells.zarr.zip").read_bytes()),
         "cell_feature_matrix.zarr.zip cannot be read as Xenium's zarr",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD_ZARR)
@@ -294,7 +314,7 @@ def test_bad_zarr_is_one_clear_line(tmp_path: Path, name: str) -> None:
     make.xenium(tmp_path / "s", zarr_only=True, image=False)
     damage, message = BAD_ZARR[name]
     damage(tmp_path / "s")
-    _one_line(tmp_path / "s", message)
+    _one_line(tmp_path / "s", message, outlines=True)
 
 
 def test_transcripts_without_a_column(tmp_path: Path) -> None:
@@ -304,6 +324,46 @@ def test_transcripts_without_a_column(tmp_path: Path) -> None:
     path = tmp_path / "s/transcripts.csv"
     path.write_text(path.read_text().replace("feature_name", "target"))
     _one_line(tmp_path / "s", "transcripts.csv lacks the columns feature_name")
+
+
+@pytest.mark.parametrize("without_cells", [False, True])
+def test_outlines_in_pieces_and_without_a_number(tmp_path: Path, without_cells: bool) -> None:
+    make.xenium(tmp_path / "s", version=1, image=False)
+    if without_cells:
+        (tmp_path / "s/cells.csv.gz").unlink()
+    truth = quiet(tmp_path / "s", outlines=True)
+    path = tmp_path / "s/cell_boundaries.csv.gz"
+    frame = pd.read_csv(path)
+    again = frame[:9].assign(vertex_x=lambda f: f["vertex_x"] + 300)  # the first cell has a second piece far away
+    pd.concat([frame, again]).to_csv(path, index=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adata = sm.read(tmp_path / "s", outlines=True)
+    assert any("1 cells" in str(w.message) and "several pieces" in str(w.message) for w in caught)
+    assert np.allclose(adata.obsm["spatial_um"], truth.obsm["spatial_um"])
+    for key in ("xy_um", "start"):
+        assert np.array_equal(adata.uns[_keys.OUTLINES][key], truth.uns[_keys.OUTLINES][key])
+    if not without_cells:
+        frame.loc[3, "vertex_x"] = np.nan
+        frame.to_csv(path, index=False)
+        with pytest.warns(SmeldWarning, match="1 vertices of outlines are NaN"):
+            adata = sm.read(tmp_path / "s", outlines=True)
+        assert np.isfinite(adata.uns[_keys.OUTLINES]["xy_um"]).all()
+
+
+def test_cells_of_another_section_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make.xenium(tmp_path / "s", version=1, image=False)
+    monkeypatch.setattr("smeld.io._cells.MIN_COMPARED", 20)
+    sums = made.counts[:, : len(quiet(tmp_path / "s").var_names)].sum(axis=1)
+    order = np.argsort(np.random.default_rng(0).random(len(sums)))
+    _cells(tmp_path / "s", lambda c: c.assign(transcript_counts=sums[order]))
+    _one_line(tmp_path / "s", "the cells of cells.csv.gz are those of another section")
+
+
+def test_an_alignment_of_no_image(tmp_path: Path) -> None:
+    make.xenium(tmp_path / "s", image=False)
+    (tmp_path / "m.csv").write_text("1,0,0\n0,1,0\n0,0,1\n")
+    _one_line(tmp_path / "s", "no image that it could be of", image_alignment=tmp_path / "m.csv")
 
 
 def test_real_crop(shared_data: Path) -> None:

@@ -61,5 +61,24 @@ def test_what_is_missing_is_said() -> None:
         sm.tl.neighborhood_composition(adata, radius_um=1e-6)
     with pytest.raises(InputError, match="no probabilities"):
         sm.tl.neighborhood_composition(adata, soft=True)
-    with pytest.raises(InputError, match="radius_um > 0"):
+    with pytest.raises(InputError, match="radius_um must be a positive number"):
         sm.tl.neighborhood_composition(adata, radius_um=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radius_um": "x"}, "radius_um must be a positive number"),
+        ({"radius_um": float("nan")}, "radius_um must be a positive number"),
+        ({"n_neighbors": 2.5}, "n_neighbors must be a whole number"),
+        ({"n_neighbors": 0}, "n_neighbors must be a whole number"),
+        ({"key_added": "spatial_um"}, "key_added cannot be 'spatial_um'"),
+        ({"key_added": "a/b"}, "key_added cannot be 'a/b'"),
+        ({"soft": True}, "must hold probabilities"),
+    ],
+)
+def test_settings_that_are_none(options: dict, message: str) -> None:
+    adata = cells(30)
+    adata.obsm["cell_type_prob"] = pd.DataFrame(-np.ones((30, 2)), adata.obs_names, ["B", "T"])
+    with pytest.raises(InputError, match=message):
+        sm.tl.neighborhood_composition(adata, **options)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smeld import _check
+from smeld.io import _delimited
 
 
 def table(path: Path, columns: Sequence[str] | None = None) -> Any:
@@ -24,6 +25,6 @@ def table(path: Path, columns: Sequence[str] | None = None) -> Any:
     except Exception as error:  # pyarrow raises many kinds; all mean: not a readable parquet file
         raise _check.problem(
             f"{path.name} cannot be read as parquet",
-            found=f"{path.stat().st_size} bytes, {type(error).__name__}: {str(error)[:100]}",
+            found=f"{_delimited.size_of(path)}, {type(error).__name__}: {str(error)[:100]}",
             cure="copy the file again (it may be truncated)",
         ) from error

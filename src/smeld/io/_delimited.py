@@ -93,6 +93,11 @@ def numeric(frame: pd.DataFrame, column: str, *, where: str) -> NDArray[np.float
     return values
 
 
+def size_of(path: Path) -> str:
+    """How large a file is, in words; also of one that is not there, or a link to nothing."""
+    return f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+
+
 def _text(path: Path) -> str:
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
@@ -136,9 +141,8 @@ def _readable(path: Path) -> Iterator[None]:
     except _check.InputError:
         raise
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise _check.problem(
             f"{path.name} cannot be read as a table",
-            found=f"{size}, {type(error).__name__}: {str(error)[:100]}",
+            found=f"{size_of(path)}, {type(error).__name__}: {str(error)[:100]}",
             cure="copy the file again (it may be truncated), or mend it",
         ) from error

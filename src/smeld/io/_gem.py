@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,17 @@ _COUNT = ("MIDCount", "MIDCounts", "UMICount", "count", "counts")
 _CELL = ("CellID", "cell", "label", "cell_id")
 #: columns of a mask's labels, in which 0 is the background; CellID counts from 0 (geftools)
 _BACKGROUND = ("cell", "label", "cell_id")
+#: two coordinates share a key of 64 bits
+MAX_DNB = 2**31 - 1
+#: whole numbers beyond it are no longer all told apart where a column is read as floating point
+MAX_CELL = 2**53
+_NO_NUMBER = -(2**62)
 
 
 @dataclass(frozen=True)
 class Molecules:
-    """Sums of molecules: ``counts`` CSR [n, n_genes], ``xy`` [n, 2] in DNB, by bin of ``size`` DNB or by cell."""
+    """Sums of molecules: ``counts`` CSR [n, n_genes], ``xy`` [n, 2] in DNB, by bin of ``size`` DNB or by cell, and
+    ``notes`` for the user."""
 
     counts: sparse.csr_matrix
     names: list[str]
@@ -44,10 +51,28 @@ class Molecules:
     um_per_unit: float
     size: int
     cells: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One stretch of molecules: places ``x``, ``y`` in DNB, ``count`` and the numbers of their genes."""
+
+    x: NDArray[np.int64]
+    y: NDArray[np.int64]
+    count: NDArray[np.float32]
+    gene: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name, places in (("x", self.x), ("y", self.y)):
+            if len(places) and not 0 <= places.min() <= places.max() <= MAX_DNB:
+                raise ValueError(f"{name} from {places.min()} to {places.max()}, not within 0 to {MAX_DNB}")
+        if not ((self.count >= 0) & (self.count < np.inf)).all():
+            raise ValueError("counts below 0 or without an end")
 
 
 def summed(
-    slices: Sequence[Callable[[], Any]],
+    slices: Sequence[Callable[[], Rows]],
     *,
     size: int,
     names: list[str],
@@ -83,19 +108,9 @@ def summed(
     )  # fmt: skip
 
 
-def _key(part: Any, size: int) -> NDArray[np.int64]:
-    if len(part.x) and min(part.x.min(), part.y.min()) < 0:
-        raise ValueError("coordinates below 0")
+def _key(part: Rows, size: int) -> NDArray[np.int64]:
     key: NDArray[np.int64] = ((part.x // size) << 32) | (part.y // size)
     return key
-
-
-@dataclass(frozen=True)
-class _Rows:
-    x: NDArray[np.int64]
-    y: NDArray[np.int64]
-    count: NDArray[np.float32]
-    gene: NDArray[np.int64]
 
 
 def read(path: Path, wanted: int | str | None, options: ReadOptions) -> Molecules:
@@ -108,16 +123,43 @@ def read(path: Path, wanted: int | str | None, options: ReadOptions) -> Molecule
             found=f"columns {_check.listed(columns)}",
             cure="give a cellbin .gem, or bins",
         )
-    stored = int(facts["BinSize"]) if facts.get("BinSize", "").isdigit() else 1
+    by_cell = cell is not None and not isinstance(wanted, int)
+    stored = _bin_size(path, facts.get("BinSize", "1"))
     size = wanted if isinstance(wanted, int) else max(DEFAULT_BIN, stored)
     if size % stored:
         raise _check.problem(f"bin{size} cannot be made of bin{stored}", cure=f"choose a multiple of {stored}")
     um = options.um_per_unit or PITCH_UM
-    parts, genes, ids = _rows(path, columns, cell)
-    if cell is not None and not isinstance(wanted, int):
+    parts, genes, ids = _rows(path, columns, cell if by_cell else None, _offset(path, facts))
+    if by_cell:
         return _by_cell(parts, genes, ids, um, background=cell in _BACKGROUND)
     slices = [lambda part=part: part[0] for part in parts]
     return summed(slices, size=size, names=genes, ids=ids, um_per_unit=um, region_um=options.region_um)
+
+
+def _bin_size(path: Path, text: str) -> int:
+    """Of a cellbin .gem it is a word."""
+    if re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        return int(text)
+    if re.fullmatch(r"[A-Za-z]*", text):
+        return 1
+    raise _check.problem(
+        f"BinSize in the header of {path.name} must be a whole number from 1 to 9999",
+        found=repr(text[:20]),
+        cure="mend the header",
+    )
+
+
+def _offset(path: Path, facts: dict[str, str]) -> tuple[int, int]:
+    """What was taken off the chip's coordinates: SAW's maintainers say that it is to be added again to x and y
+    (github.com/STOmics/SAW, issues 142 and 175)."""
+    texts = [facts.get(f"Offset{axis}", "0") for axis in "XY"]
+    if all(re.fullmatch(r"[0-9]{1,9}", text) for text in texts):
+        return int(texts[0]), int(texts[1])
+    raise _check.problem(
+        f"OffsetX and OffsetY in the header of {path.name} must be whole numbers, 0 or more",
+        found=_check.listed(repr(text[:20]) for text in texts),
+        cure="mend the header",
+    )
 
 
 def _header(path: Path) -> tuple[dict[str, str], list[str]]:
@@ -128,7 +170,7 @@ def _header(path: Path) -> tuple[dict[str, str], list[str]]:
         line = file.readline()
         while line.startswith("#"):
             key, _, value = line[1:].strip().partition("=")
-            facts[key] = value
+            facts[key.strip()] = value.strip()
             line = file.readline()
     columns = line.rstrip("\r\n").split("\t")
     missing = [names[0] for names in (_GENE, ("x",), ("y",), _COUNT) if not set(names) & set(columns)]
@@ -142,9 +184,10 @@ def _header(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _rows(
-    path: Path, columns: list[str], cell: str | None
-) -> tuple[list[tuple[_Rows, Any]], list[str], list[str] | None]:
-    """The molecules in parts (each with its cells, where there are any), the genes' names and identifiers."""
+    path: Path, columns: list[str], cell: str | None, offset: tuple[int, int]
+) -> tuple[list[tuple[Rows, Any]], list[str], list[str] | None]:
+    """The molecules in parts (each with its cells, where there are any) on the chip, the genes' names and
+    identifiers."""
     import pandas as pd
 
     gene = next(c for c in _GENE if c in columns)
@@ -164,12 +207,13 @@ def _rows(
                 known.setdefault(str(name), len(known))
             if "geneName" in used:
                 symbols |= dict(zip(chunk[gene], chunk["geneName"]))
-            rows = _Rows(
+            rows = Rows(
                 chunk["x"].to_numpy(),
                 chunk["y"].to_numpy(),
                 chunk[count].to_numpy(dtype=np.float32),
                 chunk[gene].map(known).to_numpy(dtype=np.int64),
             )
+            rows = replace(rows, x=rows.x + offset[0], y=rows.y + offset[1])
             parts.append((rows, None if cell is None else _cell_numbers(chunk, cell)))
         if not parts:
             raise ValueError("the file has no molecules")
@@ -178,21 +222,22 @@ def _rows(
 
 
 def _cell_numbers(chunk: pd.DataFrame, cell: str) -> NDArray[np.int64]:
-    """-1 where a molecule lies in no cell."""
+    """The number of each molecule's cell; ``_NO_NUMBER`` where there is none, as of an empty one or a word."""
     import pandas as pd
 
-    values = pd.to_numeric(chunk[cell], errors="coerce").fillna(-1)
-    return np.asarray(values.to_numpy(dtype=np.int64))
+    if chunk[cell].dtype.kind == "i":
+        return np.asarray(chunk[cell].to_numpy(dtype=np.int64))
+    values = pd.to_numeric(chunk[cell], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    whole = (np.abs(values) < MAX_CELL) & (values == np.round(values))
+    return np.where(whole, values, _NO_NUMBER).astype(np.int64)
 
 
 def _by_cell(
-    parts: list[tuple[_Rows, Any]], genes: list[str], ids: list[str] | None, um: float, *, background: bool
+    parts: list[tuple[Rows, Any]], genes: list[str], ids: list[str] | None, um: float, *, background: bool
 ) -> Molecules:
     """Sums by cell, which lies at the mean place of its molecules."""
     lowest = 1 if background else 0
-    cells = np.unique(np.concatenate([np.unique(number[number >= lowest]) for _, number in parts]))
-    if not len(cells):
-        raise _check.problem("no molecule lies in a cell", cure="give a cellbin .gem, or ask for bins")
+    cells, notes = _cells_of([number for _, number in parts], lowest)
     total = sparse.csr_matrix((len(cells), len(genes)), dtype=np.float32)
     weight, sums = np.zeros(len(cells)), np.zeros((len(cells), 2))
     for rows, number in parts:
@@ -205,4 +250,22 @@ def _by_cell(
             sums[:, k] += np.bincount(row, count * place, len(cells))
     xy = sums / np.maximum(weight, 1)[:, None]
     names = [str(c) for c in cells]
-    return Molecules(sparse.csr_matrix(total), names, xy, genes, ids, um, 1, cells=True)
+    return Molecules(sparse.csr_matrix(total), names, xy, genes, ids, um, 1, cells=True, notes=notes)
+
+
+def _cells_of(numbers: list[NDArray[np.int64]], lowest: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The cells in order, and what the user should hear of rows that name none."""
+    n_rows = sum(len(number) for number in numbers)
+    n_words = sum(int((number == _NO_NUMBER).sum()) for number in numbers)
+    if n_words == n_rows:
+        raise _check.problem(
+            "the cells of the molecules must be whole numbers",
+            found="words, or nothing, in every row",
+            cure="give a cellbin .gem of SAW, or ask for bins",
+        )
+    cells = np.unique(np.concatenate([np.unique(number[number >= lowest]) for number in numbers]))
+    if not len(cells):
+        raise _check.problem("no molecule lies in a cell", cure="give a cellbin .gem, or ask for bins")
+    if not n_words:
+        return cells, ()
+    return cells, (f"{n_words} of {n_rows} rows name their cell by a word, or not at all: they were left out",)

@@ -13,34 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smeld import _check
+from smeld.io import _delimited
 
 F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Outlines:
-    """``names`` [n_vertices], the cell of each vertex, and ``xy`` [n_vertices, 2] in the unit of the file."""
+    """``names`` [n_vertices], the cell of each vertex, and ``xy`` [n_vertices, 2] in the unit of the file;
+    ``n_repeated`` outlines of cells that had one already were left out."""
 
     names: NDArray[Any]
     xy: F64
+    n_repeated: int = 0
 
 
 def outlines(path: Path, *, name: Callable[[dict[str, Any]], str]) -> Outlines:
     """The outer rings of the polygons of a ``FeatureCollection``; ``name`` makes the cell's name of its properties.
 
-    Of a cell in several pieces the one with most vertices counts.
+    Of a cell in several pieces the one with most vertices counts, of outlines with the same name the first.
     """
-    names, rings = [], []
+    rings: dict[str, F64] = {}
+    n_repeated = 0
     try:
         for feature in _features(path.read_text(encoding="utf-8-sig")):
             ring = _ring(feature["geometry"])
             if ring is not None:
-                names.append(name(feature.get("properties") or {}))
-                rings.append(ring)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+                known = rings.setdefault(name(feature.get("properties") or {}), ring)
+                n_repeated += known is not ring
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError) as error:
         raise _check.problem(
             f"{path.name} cannot be read as outlines of cells",
-            found=f"{path.stat().st_size} bytes, {type(error).__name__}: {str(error)[:100]}",
+            found=f"{_delimited.size_of(path)}, {type(error).__name__}: {str(error)[:100]}",
             cure="copy the file again (it may be truncated)",
         ) from error
     if not rings:
@@ -48,7 +52,8 @@ def outlines(path: Path, *, name: Callable[[dict[str, Any]], str]) -> Outlines:
             f"{path.name} holds no outline", found="no polygon", cure="give the file with the cells' polygons"
         )
     # one word a cell, not one a vertex
-    return Outlines(np.repeat(np.asarray(names, dtype=object), [len(r) for r in rings]), np.concatenate(rings))
+    names = np.repeat(np.asarray(list(rings), dtype=object), [len(ring) for ring in rings.values()])
+    return Outlines(names, np.concatenate(list(rings.values())), n_repeated)
 
 
 def _features(text: str) -> Iterator[dict[str, Any]]:

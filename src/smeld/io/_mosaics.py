@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,45 +18,24 @@ if TYPE_CHECKING:
 
     from smeld.io._platforms import ReadOptions
 
+F64 = NDArray[np.float64]
 _SIZE = re.compile(r'\bPhysicalSizeX="([^"]*)"')
 _UNIT = re.compile(r'\bPhysicalSizeXUnit="([^"]*)"')
-#: an image with fewer of the cells than this is of another section, or its registration is wrong
-MIN_INSIDE = 0.5
 #: OME-XML's default unit is the micrometre
 _IN_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "&#181;m": 1.0, "&#956;m": 1.0, "nm": 1e-3, "mm": 1e3}
 
 
-def size(adata: AnnData, path: Path, options: ReadOptions) -> tuple[int, int] | None:
-    """(height, width) of an image nobody asked for; None, with a warning, where it cannot be used.
-
-    Mosaics of whole slides have thousands of megapixels and no reduced copies: no reason to refuse the section.
-    """
-    try:
-        return _image.image_size(path, max_megapixels=options.max_megapixels)
-    except _check.InputError as error:
-        _check.warn(f"the platform's own image was left out: {error}", adata)
-        return None
-
-
 def attach(
-    adata: AnnData,
-    entry: dict[str, Any],
-    path: Path,
-    size: tuple[int, int],
-    *,
-    options: ReadOptions,
-    affine: NDArray[np.float64] | None = None,
+    adata: AnnData, path: Path, *, options: ReadOptions, affine: Callable[[tuple[int, int]], F64] | None = None
 ) -> None:
-    """Attach the platform's own image of ``size`` (height, width). One that shows most of the cells but not all, as of
-    a crop, is left out with a warning; one that lies elsewhere is refused."""
+    """Attach the platform's own image, which nobody asked for: one that cannot be used, or lies elsewhere, is left out
+    with a warning and does the section no harm. Mosaics of whole slides have thousands of megapixels and no reduced
+    copies; crops show some of the cells. ``affine`` makes the registration of the image's size (height, width)."""
+    (entry,) = adata.uns[_keys.IMAGES].values()
     try:
-        _pictures.attach(adata, entry, path, options=options, affine=affine)
+        size = _image.image_size(path, max_megapixels=options.max_megapixels)
+        _pictures.attach(adata, entry, path, options=options, affine=None if affine is None else affine(size))
     except _check.InputError as error:
-        xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)
-        px = xy if affine is None else xy @ affine[:, :2].T + affine[:, 2]
-        inside = ((px >= 0) & (px <= [size[1], size[0]])).all(axis=1).mean()
-        if inside < MIN_INSIDE:
-            raise
         _check.warn(f"the platform's own image was left out: {error}", adata)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smeld import _check, _image, _keys
+from smeld.io import _alignment
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,11 +40,14 @@ def attach(
 ) -> None:
     """Add an image to ``uns["spatial"][library]``: a preview where none is stored, the path where it is finer.
 
-    Its scale is ``options.image_scale``, or 1 (pixels are the unit of the coordinates) if the spots then fit. With
+    Its scale is ``options.image_scale``, or 1 (pixels are the unit of the coordinates) if the spots then fit. Of the
+    user's own image without ``affine``, ``options.image_alignment`` takes pixels to units of ``obsm["spatial"]``. With
     ``affine`` [2, 3], which takes (x, y, 1) in units of ``obsm["spatial"]`` to pixels of the image (see
     ``_alignment.to_image``), the preview is the image brought into the frame of the coordinates, so that it has a scale
     like any other; tiles are cut from the image as it is.
     """
+    if affine is None and options.image_alignment is not None and path == options.image:
+        affine = _alignment.to_image(_alignment.read(options.image_alignment), 1.0)
     path = _image.image_file(path)
     height, width = _image.image_size(path, max_megapixels=options.max_megapixels)
     if affine is None:
@@ -68,6 +72,13 @@ def attach(
         meta[_keys.META_MAX_MEGAPIXELS] = float(options.max_megapixels)
         if affine is not None:
             meta[_keys.META_IMAGE_AFFINE] = np.asarray(affine, dtype=np.float64)
+
+
+def attach_given(adata: AnnData, options: ReadOptions) -> None:
+    """Add the image that the user gave, if any, to the one section of ``adata``."""
+    if options.image is not None:
+        (entry,) = adata.uns[_keys.IMAGES].values()
+        attach(adata, entry, options.image, options=options)
 
 
 def _check_registered(adata: AnnData, size: tuple[int, int], affine: F64, name: str, options: ReadOptions) -> float:

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld._image import MAX_MEGAPIXELS
-from smeld.io import _cells, _section
-from smeld.io._platforms import ReadOptions, platforms
+from smeld.io import _cells, _names, _section
+from smeld.io._platforms import ReadOptions, platforms, rectangle, refuse_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,13 +54,15 @@ def read(
         Images with more pixels are refused. Default: 500, above any Visium scan we know of (100-400). Of images with
         tiles or reduced copies this bounds what is decoded at a time.
     image_alignment
-        A file (csv, json) with the 3 x 3 matrix that takes pixels of ``image`` to pixels of the section's own image,
-        as Xenium Explorer writes it for an H&E image. Default: one beside the counts whose name fits.
+        A file (csv, json) with the 3 x 3 matrix that takes pixels of ``image`` to units of ``obsm["spatial"]``; on
+        Xenium to pixels of the section's DAPI image, as Xenium Explorer writes it. Default: on Xenium one beside the
+        image whose name fits; else pixels times ``image_scale``.
     resolution
         Which bins or cells, of platforms that deliver several: Visium HD ``"2um"``, ``"8um"``, ``"16um"``, ``"cells"``;
-        Stereo-seq ``"bin50"``, ``"cells"``. Default: the platform's own advice (8 um; cells where there are any).
+        Stereo-seq ``"bin50"``, ``"cells"``; upper or lower case. Default: the platform's own advice (8 um; cells where
+        there are any).
     table
-        Which table, of SpatialData stores with several.
+        Which table, section or image, of files that hold several (SpatialData stores, tables of seqFISH and MERFISH).
     outlines
         Read the outlines of cells (and nuclei) into ``uns["cell_outlines"]``, where the platform delivers them.
     region_um
@@ -78,7 +80,8 @@ def read(
     Raises
     ------
     InputError
-        In one line, what is missing or wrong, what was found, and the cure.
+        In one line, what is missing or wrong, what was found, and the cure. Also for an option that the platform has
+        no use for.
 
     Examples
     --------
@@ -93,10 +96,10 @@ def read(
         None if image is None else _existing(image, "image"),
         max_megapixels,
         None if image_alignment is None else _existing(image_alignment, "alignment"),
-        resolution,
+        resolution.strip().lower() if isinstance(resolution, str) else resolution,
         table,
         outlines,
-        region_um,
+        None if region_um is None else rectangle(region_um),
     )
     if platform not in (None, "auto"):
         card = platforms[str(platform)]
@@ -108,9 +111,10 @@ def read(
         raise _check.problem(
             f"{card.name} is read from a folder", found=f"the file {where.name}", cure=f"give {where.parent}"
         )
+    refuse_unused(card.name, card.facts.get("uses", ()), options)
     data = card(where, options)
-    if region_um is not None:
-        data = _within(data, region_um)
+    if options.region_um is not None:
+        data = _within(data, options.region_um)
     _finish(_adapt.table(data), card.name)
     params = {
         "image_scale": image_scale,
@@ -121,7 +125,7 @@ def read(
         "resolution": resolution,
         "table": table,
         "outlines": outlines,
-        "region_um": region_um,
+        "region_um": options.region_um,
     }
     inputs = {"path": str(path), "platform": card.name}
     _keys.record(_adapt.table(data), "read", function="smeld.read", params=params, inputs=inputs)
@@ -138,7 +142,9 @@ def _within(data: Any, region_um: tuple[float, float, float, float]) -> AnnData:
     if not inside.any():
         (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
         raise _check.problem(
-            "nothing lies in region_um", found=f"positions from {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f} um"
+            "nothing lies in region_um",
+            found=f"positions from {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f} um",
+            cure="give --region-um (region_um=) within these",
         )
     part = adata[inside].copy()
     for key in (_keys.OUTLINES, _keys.NUCLEI):
@@ -161,7 +167,11 @@ def _matches(path: Path, mark: str) -> bool:
     """Whether one of the mark's alternatives lies in the folder, or is the file itself."""
     patterns = mark.split("|")
     if path.is_dir():
-        return any(next(path.glob(pattern), None) is not None for pattern in patterns)
+        # hidden files, such as the ._* that macOS leaves beside every file, are no sign of anything
+        return any(
+            any(not p.name.startswith(".") or pattern.startswith(".") for p in path.glob(pattern))
+            for pattern in patterns
+        )
     return any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
@@ -173,6 +183,8 @@ def _recognise(path: Path) -> str:
         # a folder that merely holds .h5ad files is not one section; a file is only taken by marks for files
         if marks and all(_matches(path, mark) for mark in marks) and _right_kind(path, card.facts):
             fitting.append(name)
+    if len(fitting) > 1:  # names of plain tables are the weakest sign
+        fitting = [name for name in fitting if not platforms[name].facts.get("generic", False)] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -188,6 +200,12 @@ def _right_kind(path: Path, facts: Any) -> bool:
     return path.is_dir() == (not facts.get("is_file", False))
 
 
+def _is_section(file: Path) -> bool:
+    """Whether a file is a section by itself, such as a .h5ad."""
+    marks = [card.facts.get("marks", ()) for card in platforms.values() if card.facts.get("is_file", False)]
+    return not file.name.startswith(".") and any(m and all(_matches(file, mark) for mark in m) for m in marks)
+
+
 def _unrecognised(path: Path) -> _check.InputError:
     looks = "; ".join(
         f"{name}: {card.facts.get('looks_for') or ' and '.join(card.facts.get('marks', ()))}"
@@ -195,7 +213,7 @@ def _unrecognised(path: Path) -> _check.InputError:
     )
     if path.is_dir():
         inside = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())
-        files = [n for n in inside if n.endswith(".h5ad")]
+        files = [p.name for p in sorted(path.iterdir()) if p.is_file() and _is_section(p)]
         cure = (
             f"give the file itself, {path.name}/{files[0]}"
             if files
@@ -216,6 +234,7 @@ def _finish(adata: AnnData, platform: str) -> None:
     for key in (_keys.SPATIAL, _keys.SPATIAL_UM):
         _check.require(adata.obsm, key, "obsm", f"the reader {platform!r} must set it")
     _section.refuse_repeated(adata.obs_names.tolist(), "spot identifiers")
+    _names.mend(adata)
     if not adata.var_names.is_unique:
         adata.var_names, n_repeated = _section.unique_genes(adata.var_names)
         _section.warn_repeated(adata, n_repeated)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,6 +17,9 @@ from scipy import sparse
 
 from smeld import _check
 from smeld.io import _cell_tables
+
+#: characters of a line: a gene's counts in 10 million cells take 20 million and more
+MAX_LINE = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,13 @@ def named_counts(path: Path) -> NamedCounts:
     never dense as a whole. The corner may be absent (as R writes it); lines before the first that begin with # are
     skipped; the separator is what the first line has most of."""
     with _cell_tables.readable(path), open_text(path) as file:
-        line = file.readline()
-        while line.startswith("#"):
-            line = file.readline()
+        lines = _lines(file)
+        line = next((line for line in lines if not line.startswith("#")), "")
         if not line.strip():
             raise ValueError("the table is empty")
         separator = max(",\t;", key=line.count)
         header = [name.strip() for name in next(csv.reader([line.rstrip("\r\n")], delimiter=separator))]
-        return _rows(file, header, separator)
+        return _rows(lines, header, separator)
 
 
 def open_text(path: Path) -> IO[str]:
@@ -51,12 +55,30 @@ def open_text(path: Path) -> IO[str]:
     return gzip.open(path, "rt", encoding="utf-8-sig") if zipped else path.open(encoding="utf-8-sig", newline="")
 
 
-def _rows(file: IO[str], header: list[str], separator: str) -> NamedCounts:
+def _lines(file: IO[str]) -> Iterator[str]:
+    """The lines of a file; one without an end, as of a file that is no table, is not held in memory."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ValueError(f"a line of {MAX_LINE} characters or more")
+        yield line
+
+
+def cells_of_ends(path: Path, separator: str) -> tuple[int, int]:
+    """How many cells the first line of a table has, and the last that holds something."""
+    with open_text(path) as file:
+        filled = (line for line in _lines(file) if line.strip())
+        first = next(filled, "")
+        last = max(deque(filled, maxlen=1), default="")
+    n_first, n_last = (len(next(csv.reader([line], delimiter=separator), [])) for line in (first, last))
+    return n_first, n_last
+
+
+def _rows(lines: Iterator[str], header: list[str], separator: str) -> NamedCounts:
     """Row by row: tables of 100,000 columns are no matter of columns, as parsers of tables see them."""
     rows: list[str] = []
     data, indices, size = [], [], [0]
     width = 0
-    for line in file:
+    for line in lines:
         if not line.strip():
             continue
         name, cells = _first_cell(line.rstrip("\r\n"), separator)
@@ -118,7 +140,7 @@ def matrix_market(path: Path, rows: list[str], columns: list[str], *, sides: str
 def names(path: Path, column: int = 0) -> list[str]:
     """One column of a table without a header (the last one where there are fewer): identifiers, a line each."""
     with _cell_tables.readable(path), open_text(path) as file:
-        lines = [line.rstrip("\r\n") for line in file if line.strip()]
+        lines = [line.rstrip("\r\n") for line in _lines(file) if line.strip()]
         if not lines:
             raise ValueError("the file is empty")
         split = [line.split("\t") for line in lines]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check
+from smeld.io import _chunks
 from smeld.io._matrix10x import EXPRESSION, Matrix10x
 
 F64 = NDArray[np.float64]
@@ -43,8 +44,9 @@ def cells(path: Path) -> tuple[list[str], dict[str, F64]]:
     """(names of the cells, columns of ``cell_summary``) of ``cells.zarr.zip``."""
     with _opened(path) as root:
         summary = np.asarray(root["cell_summary"][...], dtype=np.float64)
+        _refuse_zeros((summary == 0).all(axis=1), "cells without a place and an area")
         named = root["cell_summary"].attrs.get("column_names", _SUMMARY[: summary.shape[1]])
-        names = cell_names(np.asarray(root["cell_id"][...]))
+        names = cell_names(_chunks.whole(root["cell_id"]))
         if len(names) != len(summary):
             raise ValueError(f"{len(names)} names of {len(summary)} cells")
     return names, {str(name): summary[:, k] for k, name in enumerate(named)}
@@ -59,8 +61,8 @@ def matrix(path: Path, cells_path: Path | None) -> Matrix10x:
         group = root["cell_features"]
         facts = dict(group.attrs)
         ids, names, kinds = (np.asarray(facts[f"feature_{key}"], dtype=str) for key in ("ids", "keys", "types"))
-        parts = [np.asarray(group[key][...]) for key in ("data", "indices", "indptr")]
-        own = np.asarray(group["cell_id"][...]) if "cell_id" in group else None
+        parts = [_chunks.whole(group[key]) for key in ("data", "indices", "indptr")]
+        own = _chunks.whole(group["cell_id"]) if "cell_id" in group else None
         if own is None and cells_path is None:
             raise ValueError("no cell_id, and no cells.zarr.zip beside it")
         barcodes = cell_names(own) if own is not None else cells(cells_path)[0]  # type: ignore[arg-type]
@@ -69,6 +71,8 @@ def matrix(path: Path, cells_path: Path | None) -> Matrix10x:
             shape=(len(names), len(barcodes)),
         )
         by_feature.check_format(full_check=True)
+        if not _chunks.is_whole(by_feature):
+            raise ValueError("entries that come twice, or rows that do not end: files of it are missing")
         kept = kinds != "aggregate_gene"  # sums over other features
     counts = sparse.csr_matrix(by_feature[kept].T)
     counts.sum_duplicates()
@@ -79,7 +83,7 @@ def matrix(path: Path, cells_path: Path | None) -> Matrix10x:
 def outlines(path: Path, which: int) -> tuple[NDArray[Any], F64]:
     """(cell of each vertex, vertices [n, 2] in micrometres) of ``cells.zarr.zip``; ``which`` is NUCLEUS or CELL."""
     with _opened(path) as root:
-        names = np.asarray(cell_names(np.asarray(root["cell_id"][...])), dtype=object)
+        names = np.asarray(cell_names(_chunks.whole(root["cell_id"])), dtype=object)
         if "polygon_sets" in root:
             part = root[f"polygon_sets/{which}"]
             owner, size, flat = (np.asarray(part[k][...]) for k in ("cell_index", "num_vertices", "vertices"))
@@ -88,7 +92,15 @@ def outlines(path: Path, which: int) -> tuple[NDArray[Any], F64]:
             owner = np.arange(len(size))
         vertices = flat.reshape(len(size), -1, 2).astype(np.float64)
         used = np.arange(vertices.shape[1]) < size[:, None]
+        # nobody writes a chunk of zeros alone, and outlines are filled up with zeros: two vertices at 0, 0 tell
+        nothing = (vertices == 0).all(axis=2) & used
+        _refuse_zeros((nothing[:, 1:] & nothing[:, :-1]).any(axis=1), "outlines without a place")
         return np.repeat(names[owner.astype(np.intp)], used.sum(axis=1)), vertices[used]
+
+
+def _refuse_zeros(bad: NDArray[np.bool_], what: str) -> None:
+    if bad.any():
+        raise ValueError(f"{int(bad.sum())} {what}: files of it are missing")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smeld import _check
-from smeld.io import _stored
+from smeld.io import _chunks, _stored
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 def anndata_zarr(path: Path, options: ReadOptions) -> AnnData:
     """An AnnData with ``obsm["spatial"]``, as from ``AnnData.write_zarr``; treated as an ``.h5ad`` is."""
     import anndata
+    import zarr
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of anndata's, about names and old layouts
+            _chunks.refuse_torn_table(zarr.open_group(str(path), mode="r"))
             adata = anndata.read_zarr(path)
     except Exception as error:  # zarr and anndata raise many kinds; all mean: not a readable store
         raise _check.problem(
@@ -33,4 +35,5 @@ def anndata_zarr(path: Path, options: ReadOptions) -> AnnData:
             found=f"{type(error).__name__}: {str(error)[:100]}",
             cure="copy the folder again (it may not be whole), or write it with a current anndata",
         ) from error
+    _chunks.refuse_torn_matrix(adata.X, path.name)
     return _stored.finish(adata, path.stem, "anndata_zarr", options)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check
-from smeld.io import _cell_tables, _cells, _pictures, _section
+from smeld.io import _cell_tables, _cells, _mosaics, _pictures, _section, _wide
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -37,20 +37,29 @@ _AREA = ("area", "cellarea", "cellsize", "sizesize", "size", "areaum2", "cellare
 _NO_MARKER = re.compile(
     r"^(?:(?:axis)?(?:major|minor)(?:axislength)?|axismajorlength|axisminorlength|eccentricity|solidity|extent|"
     r"orientation|perimeter\w*|convexarea|areaconvex|circularity|roundness|compactness|diameter\w*|equivalentdiameter|"
-    r"bbox\w*|centroid\w*|tile\w*|reg|region\w*|z|zz|zposition|zcenter|xtile|ytile|cluster\w*|phenotype\w*|celltype\w*|"
+    r"bbox\w*|\w*centroid\w*|tile\w*|reg|region\w*|z|zz|zposition|zcenter|xtile|ytile|phenotype\w*|celltype\w*|"
     r"euler\w*|feret\w*|[xy](?:min|max)|nucleusarea|nucleus\w*area|edgedistance\w*|index|unnamed\w*|profile\w*|"
     r"parent|class\w*|name|timepoint|batch|patient\w*|donor\w*|age|row|col|column|width|height|filled\w*|areafilled|"
     r"numconcavities\w*|convexhullresid\w*|perimsquareoverarea\w*|ncratio|majoraxisequivdiamratio\w*|"
+    r"\w*cluster(?!in(?!d))\w*|\w*umap\w*|tsne\w*|pca?\d+|leiden\w*|louvain\w*|phenograph\w*|flowsom\w*|kmeans\w*|"
+    r"n?(?:counts?|genes)|ngenes\w*|ncounts?\w*|nfeatures\w*|totalcounts\w*|logcounts|\w*distance\w*|sample\w*|"
+    r"niche\w*|neighbou?r\w*|community\w*|"
     r"(?:area|cellsize|size|label)nuclear|(?:major|minor)axislengthnuclear|eccentricitynuclear)$"
 )
+#: names that no column of a marker has
+_TAKEN = {*_ID, *_IMAGE, *_AREA, *(name for x, y, _ in _XY for name in (x, y))}
 #: tables are recognised by names that the programs or their users give; any other .csv could be anything
 _FILES = (
     "*[Cc][Oo][Dd][Ee][Xx]*", "*[Pp]heno[Cc]ycler*", "*_compensated", "objects", "*--*", "*cell_table*",
     "*[Mm][Ii][Bb][Ii]*", "*[Ii][Mm][Cc]*", "*quantification*",
 )  # fmt: skip
+#: MCMICRO writes the markers between these two
+_MCMICRO = ("CellID", "X_centroid")
 _CODEX = re.compile(r"^cyc\d+_ch\d+[:_](?P<marker>.+)$", re.IGNORECASE)
 #: an imaging mass cytometer ablates a square of 1 um (Giesen et al. 2014; steinbock works on its pixels)
 IMC_UM = 1.0
+#: panels have up to about 60 markers
+MAX_LISTED = 60
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,21 @@ def _read(path: Path, options: ReadOptions, pixel_um: float | None) -> AnnData:
 
 def _table(path: Path, index: str | None = None) -> _Table:
     frame = _cell_tables.table(path, needed=() if index is None else (index,), text=() if index is None else (index,))
+    _refuse_cut(path, frame)
     short: dict[str, str] = {}
     for column in frame.columns:
         short.setdefault(_short(column), str(column))
     return _Table(frame, short, path.name)
+
+
+def _refuse_cut(path: Path, frame: pd.DataFrame) -> None:
+    """A copy that was broken off ends in mid-row: the cells that are missing would be missed by nobody."""
+    if path.suffix == ".parquet" or not frame.iloc[-1:, -1].isna().any():
+        return
+    with _cell_tables.readable(path):
+        n_names, n_last = _wide.cells_of_ends(path, "\t" if ".tsv" in path.suffixes else ",")
+        if n_last < n_names:
+            raise ValueError(f"the last row has {n_last} cells for {n_names} names: the file ends too early")
 
 
 def _short(name: object) -> str:
@@ -137,7 +157,7 @@ def _one_image(found: _Table, wanted: str | None) -> _Table:
 
 
 def _named(folder: Path, wanted: str | None) -> Path:
-    files = sorted(p for p in folder.glob("*.csv") if not p.name.startswith("."))
+    files = every = _cell_tables.visible(folder, "*.csv")
     if wanted is not None:
         files = [p for p in files if wanted in (p.name, p.stem, p.name.split("--")[0])]
     if len(files) == 1:
@@ -146,7 +166,7 @@ def _named(folder: Path, wanted: str | None) -> Path:
         f"{folder.name}/ holds {len(files)} tables, and one at a time can be read"
         if wanted is None
         else f"there is no table {wanted!r} in {folder.name}/",
-        found=_check.listed(p.stem for p in sorted(folder.glob("*.csv"))),
+        found=_check.listed(p.stem for p in every),
         cure="name one with --table (table=)",
     )
 
@@ -154,7 +174,7 @@ def _named(folder: Path, wanted: str | None) -> Path:
 def _steinbock(path: Path, options: ReadOptions) -> AnnData:
     """Intensities and shapes of one image, joined by ``Object``."""
     for needed in ("intensities", "regionprops"):
-        if not any((path / needed).glob("*.csv")):
+        if not _cell_tables.visible(path / needed, "*.csv"):
             raise _check.problem(
                 f"{needed}/ with a table an image is missing",
                 found=_check.listed(sorted(p.name for p in path.iterdir())),
@@ -164,8 +184,10 @@ def _steinbock(path: Path, options: ReadOptions) -> AnnData:
     shapes_file = path / "regionprops" / file.name
     if not shapes_file.is_file():
         raise _check.problem(f"regionprops/{file.name} is missing", cure="run steinbock measure regionprops")
-    markers, shapes = _table(file, "Object"), _table(shapes_file, "Object")
-    frame = markers.frame.merge(shapes.frame, on="Object", how="outer", validate="one_to_one", indicator=True)
+    markers, shapes = _of_steinbock(file), _of_steinbock(shapes_file)
+    # a marker may be called as a shape is
+    renamed = {c: f"{c} (shape)" for c in shapes.frame.columns if c != "Object" and c in markers.frame}
+    frame = markers.frame.merge(shapes.frame.rename(columns=renamed), on="Object", how="outer", indicator=True)
     n_lost = int((frame["_merge"] != "both").sum())
     kept = frame[frame["_merge"] == "both"].drop(columns="_merge").reset_index(drop=True)
     if not len(kept):
@@ -174,7 +196,8 @@ def _steinbock(path: Path, options: ReadOptions) -> AnnData:
             found="no Object in common",
             cure="give both tables of the same image",
         )
-    joined = _Table(kept, {**shapes.short, **markers.short}, file.name)
+    of_shapes = {short: renamed.get(name, name) for short, name in shapes.short.items()}
+    joined = _Table(kept, {**markers.short, **of_shapes}, file.name)
     is_marker = [c for c in markers.frame.columns if c != "Object"]
     adata = _assemble(joined, options, IMC_UM, _section.library_name(file.stem), is_marker)
     if n_lost:
@@ -188,12 +211,21 @@ def _steinbock(path: Path, options: ReadOptions) -> AnnData:
     return adata
 
 
+def _of_steinbock(file: Path) -> _Table:
+    """A row an ``Object``; a saved index, which has no name, is dropped."""
+    found = _table(file, "Object")
+    _section.refuse_repeated(found.frame["Object"].tolist(), f"the Objects of {file.parent.name}/{file.name}")
+    short = {key: name for key, name in found.short.items() if name}
+    return _Table(found.frame.drop(columns="", errors="ignore"), short, file.name)
+
+
 def _assemble(
     found: _Table, options: ReadOptions, pixel_um: float | None, library: str, markers: list[str] | None = None
 ) -> AnnData:
     x, y, in_um = _places(found)
+    guessed = markers is None
     if markers is None:
-        markers = _markers(found, (x, y))
+        markers, guessed = _markers(found)
     ids = _ids(found)
     um_per_unit, message = options.um_per_unit or (1.0 if in_um else pixel_um), None
     if um_per_unit is None:
@@ -209,6 +241,8 @@ def _assemble(
     if area is not None and (message is None or "um2" in _short(area)):
         scale = 1.0 if in_um or "um2" in _short(area) else um_per_unit**2
         adata.obs["cell_area_um2"] = _cell_tables.numbers(found.frame, area, where=found.where) * scale
+    if guessed:
+        messages.append(f"columns of {found.where} that were taken for markers: {_check.listed(markers, MAX_LISTED)}")
     for text in (message, *messages):
         if text:
             _check.warn(text, adata)
@@ -237,22 +271,28 @@ def _ids(found: _Table) -> list[str]:
     return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values]
 
 
-def _markers(found: _Table, places: tuple[str, str]) -> list[str]:
-    """Columns of markers: ``cyc001_ch002:CD4`` of the CODEX processor, else every number that is no shape or place."""
+def _markers(found: _Table) -> tuple[list[str], bool]:
+    """Columns of markers, and whether they were guessed: ``cyc001_ch002:CD4`` of the CODEX processor, what lies between
+    the first columns and the places (MCMICRO), else every number that is no shape or place."""
     columns = [str(c) for c in found.frame.columns]
     of_codex = [c for c in columns if _CODEX.match(c)]
     if of_codex:
-        return of_codex
-    others = {*places, found.column(_ID), found.column(_IMAGE), found.column(_AREA), found.short.get("")}
-    is_number = {c: found.frame[c].dtype.kind in "iuf" for c in columns}
-    markers = [c for c in columns if is_number[c] and c not in others and not _NO_MARKER.match(_short(c))]
+        return of_codex, False
+    is_number = {c: found.frame[c].dtype.kind in "iuf" and found.frame[c].notna().any() for c in columns}
+    markers = [c for c in columns if is_number[c] and _may_be_marker(_short(c))]
+    first, last = _MCMICRO
+    of_mcmicro = columns[columns.index(first) + 1 : columns.index(last)] if {first, last} <= set(columns) else []
     if markers:
-        return markers
+        return markers, markers != of_mcmicro
     raise _check.problem(
         f"{found.where} has no columns of markers",
         found=_check.listed(columns, 12),
         cure="give the table of intensities",
     )
+
+
+def _may_be_marker(short: str) -> bool:
+    return short not in {"", *_TAKEN} and not _NO_MARKER.match(short)
 
 
 def _marker_name(column: str) -> str:
@@ -289,20 +329,8 @@ def _obs(found: _Table, used: set[str]) -> dict[str, Any]:
 
 def _pixel_size(folder: Path, sample: str) -> float | None:
     """Micrometres per pixel of MCMICRO's registered image (OME-XML), None where there is none or it does not say."""
-    import tifffile
-
-    images = sorted(folder.glob("registration/*.ome.tif*"))
+    images = _cell_tables.visible(folder, "registration/*.ome.tif*")
     images = [p for p in images if p.name.startswith(sample)] or images
-    if len(images) != 1:
-        return None
-    try:
-        with tifffile.TiffFile(images[0]) as file:
-            text = file.ome_metadata or ""
-    except (OSError, ValueError, tifffile.TiffFileError):
-        return None
-    size = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', text)
-    unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', text)
-    scale = {"nm": 1e-3, "mm": 1e3}.get(unit[1] if unit else "um", 1.0)
-    value = float(size[1]) * scale if size else 0.0
+    um = _mosaics.ome_um_per_px(images[0]) if len(images) == 1 else None
     # 1 um is what writers put where they do not know
-    return value if value > 0 and value != 1.0 else None
+    return None if um == 1.0 else um

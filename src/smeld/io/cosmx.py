@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from smeld import _check, _keys
+from smeld import _check
 from smeld.io import _cell_tables, _cells, _pictures, _section
 from smeld.io._platforms import ReadOptions, platforms
 
@@ -43,6 +43,7 @@ _SIZE_UNKNOWN = (
 @platforms.add(
     "cosmx",
     marks=("*exprMat_file.csv*|*metadata_file.csv*",),
+    uses=("outlines",),
     looks_for="a folder with *_exprMat_file.csv and *_metadata_file.csv (gzipped or not)",
 )
 def cosmx(path: Path, options: ReadOptions) -> AnnData:
@@ -53,16 +54,14 @@ def cosmx(path: Path, options: ReadOptions) -> AnnData:
     global pixels as delivered: their y axis points upwards, as in NanoString's own plots. Micrometres come from the
     fields of view in mm, from ``Area.um2``, else from the instrument's pixel size, with a warning.
     """
-    wide = _cell_tables.wide_counts(
-        _cell_tables.needed_file(path, _COUNTS, "the table of counts (exprMat_file)"),
-        ids=("fov", "cell_ID"), drop="^cell(_id)?$",
-    )  # fmt: skip
+    counts_file = _cell_tables.needed_file(path, _COUNTS, "the table of counts (exprMat_file)")
+    wide = _cell_tables.wide_counts(counts_file, ids=("fov", "cell_ID"), drop="^cell(_id)?$")
     cells_file = _cell_tables.needed_file(path, _CELLS, "the table of cells (metadata_file)")
     cells = _cell_tables.table(
         cells_file, needed=("fov", "cell_ID", *_XY), text=("fov", "cell_ID", "cell", "cell_id", "slide_ID")
     )
     um_per_px, message = _um_per_px(path, cells, cells_file.name, options)
-    is_cell = (wide.ids["cell_ID"] != "0").to_numpy()
+    is_cell = (wide.ids["cell_ID"].str.strip() != "0").to_numpy()
     obs = _obs(cells, cells_file.name, um_per_px)
     adata = _cells.assemble(
         sparse.csr_matrix(wide.counts[np.flatnonzero(is_cell)]), _names(wide.ids[is_cell], "cell_ID"), wide.genes,
@@ -70,14 +69,13 @@ def cosmx(path: Path, options: ReadOptions) -> AnnData:
         np.column_stack([_cell_tables.numbers(cells, c, where=cells_file.name) for c in _XY]),
         um_per_unit=um_per_px, platform="cosmx", library=_section.library_name(path.name),
         types=[_type(gene) for gene in wide.genes], obs=obs,
+        files=(counts_file.name, cells_file.name), notes=wide.notes,
     )  # fmt: skip
     if message:
         _check.warn(message, adata)
     if options.outlines:
         _add_outlines(adata, path, um_per_px)
-    (entry,) = adata.uns[_keys.IMAGES].values()
-    if options.image is not None:
-        _pictures.attach(adata, entry, options.image, options=options)
+    _pictures.attach_given(adata, options)
     if "cell" in adata.obs:  # AtoMx's own name, c_<slide>_<fov>_<cell>, holds across slides
         adata.obs_names = adata.obs["cell"].astype(str)
         adata.obs_names.name = None
@@ -87,7 +85,7 @@ def cosmx(path: Path, options: ReadOptions) -> AnnData:
 
 def _names(table: pd.DataFrame, column: str) -> list[str]:
     """Cells by field of view and number: the number alone comes again in every field of view."""
-    return [f"{fov.strip()}_{number.strip()}" for fov, number in zip(table["fov"], table[column])]
+    return [f"{str(fov).strip()}_{str(number).strip()}" for fov, number in zip(table["fov"], table[column])]
 
 
 def _type(feature: str) -> str:
@@ -146,7 +144,7 @@ def _from_areas(cells: pd.DataFrame, where: str) -> float | None:
 
 def _obs(cells: pd.DataFrame, where: str, um_per_px: float) -> dict[str, ArrayLike]:
     """Columns of use: identifiers, area, the stains' means, what AtoMx found."""
-    columns: dict[str, ArrayLike] = {"fov": _cell_tables.numbers(cells, "fov", where=where).astype(np.int64)}
+    columns: dict[str, ArrayLike] = {"fov": _fovs(cells, where)}
     for name in ("cell", "cell_id"):
         if name in cells and "cell" not in columns:
             columns["cell"] = cells[name].to_numpy(dtype=object)
@@ -160,6 +158,17 @@ def _obs(cells: pd.DataFrame, where: str, um_per_px: float) -> dict[str, ArrayLi
         elif name in ("slide_ID", "Run_Tissue_name", "assay_type") or name.endswith(("_clusters", "_niche")):
             columns[_section.library_name(name)] = cells[name].fillna("").astype(str).to_numpy(dtype=object)
     return columns
+
+
+def _fovs(cells: pd.DataFrame, where: str) -> NDArray[np.int64]:
+    numbers = _cell_tables.numbers(cells, "fov", where=where)
+    if not np.isfinite(numbers).all():
+        raise _check.problem(
+            f"column 'fov' of {where} must name a field of view in every row",
+            found=f"{int((~np.isfinite(numbers)).sum())} rows without",
+            cure="copy the file again",
+        )
+    return numbers.astype(np.int64)
 
 
 def _add_outlines(adata: AnnData, path: Path, um_per_px: float) -> None:

@@ -108,6 +108,7 @@ def _read(targets: NamedCounts, segments: pd.DataFrame, where: str, name: str, o
             found=_check.listed(segments.columns, 8),
             cure="export the segment properties again, with the coordinates of the regions",
         )
+    every_id = segments[_ID].astype(str).str.strip().tolist()
     segments = _one_scan(segments, where, options.table)
     xy = np.column_stack([_delimited.numeric(segments, c, where=where) for c in (_X, _Y)])
     obs = {new: segments[old].astype(str).to_numpy(dtype=object) for old, new in _KEPT.items() if old in segments}
@@ -115,11 +116,8 @@ def _read(targets: NamedCounts, segments: pd.DataFrame, where: str, name: str, o
         obs["cell_area_um2"] = _delimited.numeric(segments, _AREA, where=where)
     if "n_nuclei" in obs:
         obs["n_nuclei"] = _delimited.numeric(segments, "AOINucleiCount", where=where)
-    counted = targets.transposed()
     ids = segments[_ID].astype(str).str.strip().tolist()
-    of_scan = np.isin(counted.rows, ids)
-    if of_scan.any():  # the segments of other scans are no loss
-        counted = NamedCounts(counted.counts[of_scan], np.asarray(counted.rows)[of_scan].tolist(), counted.columns)
+    counted = _of_scan(targets.transposed(), ids, every_id, where)
     types = ["Negative Probe" if _NEGATIVE.match(target) else _cells.EXPRESSION for target in counted.columns]
     adata = _cells.assemble(
         counted.counts, counted.rows, counted.columns, ids, xy, um_per_unit=options.um_per_unit or 1.0,
@@ -148,6 +146,21 @@ def _one_scan(segments: pd.DataFrame, where: str, wanted: str | None) -> pd.Data
             cure="name one with --table (table=)",
         )
     return segments[segments[column].astype(str) == wanted].reset_index(drop=True)
+
+
+def _of_scan(counted: NamedCounts, ids: list[str], every_id: list[str], where: str) -> NamedCounts:
+    """Without the segments of other scans, which are no loss; those that have no properties stay, to be warned of."""
+    placed = np.isin(counted.rows, every_id)
+    n_without = int((~placed).sum())
+    if placed.any() and 2 * n_without > len(placed):
+        lost = [name for name, there in zip(counted.rows, placed) if not there]
+        raise _check.problem(
+            f"most segments of the counts are not in {where}",
+            found=f"{n_without} of {len(placed)} without properties: {_check.listed(lost, 3)}",
+            cure="export counts and properties of the same segments",
+        )
+    kept = np.isin(counted.rows, ids) | ~placed
+    return NamedCounts(counted.counts[kept], np.asarray(counted.rows, dtype=str)[kept].tolist(), counted.columns)
 
 
 def _warn_same_place(adata: AnnData) -> None:

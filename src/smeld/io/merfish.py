@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from smeld import _check, _keys
+from smeld import _check
 from smeld.io import _cell_tables, _cells, _pictures, _section, _sections
 from smeld.io._platforms import ReadOptions, platforms
 
@@ -31,6 +31,7 @@ _FILES = "*[Mm][Ee][Rr][Ff][Ii][Ss][Hh]*.csv"
     "merfish",
     marks=(f"{_FILES}|{_FILES}.gz",),
     is_file=True,
+    uses=("table",),
     looks_for="a *merfish*.csv with Cell_ID, Centroid_X, Centroid_Y and genes",
 )
 def merfish(path: Path, options: ReadOptions) -> AnnData:
@@ -41,7 +42,7 @@ def merfish(path: Path, options: ReadOptions) -> AnnData:
     ``obsm["blank"]``. Genes that were not measured in all the cells read are left out.
     """
     file = _csv(path)
-    names = _columns(file)
+    names = _cell_tables.header(file)
     id_column = next((n for n in _ID if n in names), "")
     missing = [n for n in (id_column or _ID[0], *_XY) if n not in names]
     if missing:
@@ -51,7 +52,7 @@ def merfish(path: Path, options: ReadOptions) -> AnnData:
             cure="give a table with a cell a row; or counts.csv and coordinates.csv in a folder (platform tables)",
         )
     words = [n for n in (*_SECTION, *_WORDS) if n in names]
-    wide = _cell_tables.wide_counts(file, ids=(id_column, *_XY, *words), drop="^(Unnamed: 0)?$", gaps=True)
+    wide = _cell_tables.wide_counts(file, ids=(id_column,), words=(*_XY, *words), gaps=True)
     sections = _sections.names(
         [wide.ids[n].fillna("").tolist() for n in _SECTION if n in names] or [[""] * len(wide.ids)]
     )
@@ -70,18 +71,17 @@ def merfish(path: Path, options: ReadOptions) -> AnnData:
         um_per_unit=options.um_per_unit or 1.0, platform="merfish",
         library=_section.library_name(file.name.removesuffix(".gz").removesuffix(".csv")), obs=obs,
         types=["Blank" if g.lower().startswith("blank") else _cells.EXPRESSION for g in genes],
+        files=(file.name, file.name), notes=wide.notes,
     )  # fmt: skip
     _warn(adata, [g for g, m in zip(wide.genes, measured) if not m], sections=obs.get("section"))
-    if options.image is not None:
-        (entry,) = adata.uns[_keys.IMAGES].values()
-        _pictures.attach(adata, entry, options.image, options=options)
+    _pictures.attach_given(adata, options)
     return adata
 
 
 def _csv(path: Path) -> Path:
     if path.is_file():
         return path
-    found = sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")])
+    found = [*_cell_tables.visible(path, "*.csv"), *_cell_tables.visible(path, "*.csv.gz")]
     if len(found) != 1:
         raise _check.problem(
             f"one table is needed in {path.name}",
@@ -89,13 +89,6 @@ def _csv(path: Path) -> Path:
             cure="give the csv file itself",
         )
     return found[0]
-
-
-def _columns(file: Path) -> list[str]:
-    import pandas as pd
-
-    with _cell_tables.readable(file):
-        return [str(c) for c in pd.read_csv(file, nrows=0).columns]
 
 
 def _measured(counts: sparse.csr_matrix, sections: Sequence[str], *, where: str) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smeld import _check, _keys
-from smeld.io import _cell_tables, _cells, _mosaics, _pictures, _section, _wkb
+from smeld.io import _alignment, _cell_tables, _cells, _delimited, _mosaics, _pictures, _section, _wkb
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ _ID = ("EntityID", "cell", "")
 
 @platforms.add(
     "merscope",
-    marks=("*cell_by_gene*.csv*|*cell_metadata*.csv*",),
+    # not NanoString's *_cell_metadata_file.csv
+    marks=("*cell_by_gene*.csv*|*cell_metadata.csv*|*cell_metadata[_ -][!f]*.csv*",),
+    uses=("outlines",),
     looks_for="a region's folder with cell_by_gene.csv and cell_metadata.csv",
 )
 def merscope(path: Path, options: ReadOptions) -> AnnData:
@@ -53,8 +55,9 @@ def merscope(path: Path, options: ReadOptions) -> AnnData:
         np.column_stack([_cell_tables.numbers(cells, c, where=where) for c in ("center_x", "center_y")]),
         um_per_unit=options.um_per_unit or 1.0, platform="merscope", library=_section.library_name(path.name),
         types=["Blank" if g.lower().startswith("blank") else _cells.EXPRESSION for g in wide.genes],
-        obs=_obs(cells, where),
+        obs=_obs(cells, where), files=(counts_file.name, where), notes=wide.notes,
     )  # fmt: skip
+    _cells.refuse_foreign(adata, "transcript_count", where=where)
     if options.outlines:
         _add_outlines(adata, path)
     _add_image(adata, path / "images", options)
@@ -63,10 +66,7 @@ def merscope(path: Path, options: ReadOptions) -> AnnData:
 
 def _id_column(path: Path) -> str:
     """The name by which the counts' column of identifiers is read; one without a name is called EntityID."""
-    import pandas as pd
-
-    with _cell_tables.readable(path):
-        names = [str(c) for c in pd.read_csv(path, nrows=0).columns]
+    names = _cell_tables.header(path)
     return next((n for n in _ID if n and n in names), _ID[0])
 
 
@@ -103,7 +103,7 @@ def _add_outlines(adata: AnnData, path: Path) -> None:
         rings = dict(_from_parquet(file))
     elif folder.is_dir():
         rings = {}
-        for part in sorted(folder.glob("*.hdf5")):
+        for part in _cell_tables.visible(folder, "*.hdf5"):
             rings.update(_from_hdf5(part))
     else:
         _check.warn("no outlines of cells were found (expected cell_boundaries.parquet or cell_boundaries/)", adata)
@@ -156,7 +156,7 @@ def _from_hdf5(path: Path) -> Iterator[tuple[str, F64]]:
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise _check.problem(
             f"{path.parent.name}/{path.name} cannot be read",
-            found=f"{path.stat().st_size} bytes, {type(error).__name__}: {str(error)[:80]}",
+            found=f"{_delimited.size_of(path)}, {type(error).__name__}: {str(error)[:80]}",
             cure="copy the folder again (a file may be truncated)",
         ) from error
 
@@ -176,19 +176,10 @@ def _middle_plane(cell: object) -> F64:
 
 
 def _add_image(adata: AnnData, images: Path, options: ReadOptions) -> None:
-    (entry,) = adata.uns[_keys.IMAGES].values()
-    if options.image is not None:
-        _pictures.attach(adata, entry, options.image, options=options)
-        return
-    file = _mosaic(images)
-    if file is None:
-        return
-    size = _mosaics.size(adata, file, options)
-    affine = None if size is None else _micron_to_pixel(images, size)
-    if size is not None and affine is None:
-        _check.warn(f"{file.name} was left out: images/{_TRANSFORM}, which places it, was not found", adata)
-    if size is not None and affine is not None:
-        _mosaics.attach(adata, entry, file, size, options=options, affine=affine)
+    _pictures.attach_given(adata, options)
+    file = None if options.image is not None else _mosaic(images)
+    if file is not None:
+        _mosaics.attach(adata, file, options=options, affine=lambda size: _micron_to_pixel(images, size))
 
 
 def _mosaic(images: Path) -> Path | None:
@@ -202,23 +193,23 @@ def _mosaic(images: Path) -> Path | None:
     return planes[min(planes, key=lambda z: (abs(z - middle), z))]
 
 
-def _micron_to_pixel(images: Path, size: tuple[int, int]) -> F64 | None:
+def _micron_to_pixel(images: Path, size: tuple[int, int]) -> F64:
     """[2, 3]: micrometres (x, y, 1) to pixels of a mosaic of ``size`` (height, width)."""
-    file = images / _TRANSFORM
+    file, manifest = images / _TRANSFORM, images / "manifest.json"
     if file.is_file():
         with _cell_tables.readable(file):
-            matrix = np.loadtxt(file, dtype=np.float64, delimiter="," if "," in file.read_text() else None)
-            if matrix.shape not in ((3, 3), (2, 3)) or not np.isfinite(matrix).all():
-                raise ValueError(f"a matrix of 3 x 3 numbers is needed, not {matrix.shape}")
-            return matrix[:2]
-    manifest = images / "manifest.json"
+            text = file.read_text(encoding="utf-8-sig")
+            if not text.strip():
+                raise ValueError("the file is empty")
+            matrix = np.loadtxt(text.splitlines(), dtype=np.float64, delimiter="," if "," in text else None, ndmin=2)
+        return _alignment.checked(matrix, name=file.name)[:2]
     if not manifest.is_file():
-        return None
+        raise _check.problem(f"images/{_TRANSFORM}, which places it, was not found", cure="copy it from the region")
     with _cell_tables.readable(manifest):
-        facts = json.loads(manifest.read_text(encoding="utf-8-sig"))
-        x0, y0, x1, y1 = (float(v) for v in facts["bbox_microns"])
+        x0, y0, x1, y1 = (float(v) for v in json.loads(manifest.read_text(encoding="utf-8-sig"))["bbox_microns"])
         if not (x1 > x0 and y1 > y0):
-            raise ValueError(f"bbox_microns {facts['bbox_microns']} has no area")
+            raise ValueError(f"bbox_microns {[x0, y0, x1, y1]} has no area")
     # from the mosaic's own size: it may have been reduced since microns_per_pixel was written
     along_x, along_y = size[1] / (x1 - x0), size[0] / (y1 - y0)
-    return np.array([[along_x, 0.0, -x0 * along_x], [0.0, along_y, -y0 * along_y]])
+    matrix = np.array([[along_x, 0.0, -x0 * along_x], [0.0, along_y, -y0 * along_y]])
+    return _alignment.checked(matrix, name=manifest.name)[:2]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from smeld import _check, _keys
-from smeld.io import _cells, _pictures, _section
+from smeld import _check
+from smeld.io import _cell_tables, _cells, _delimited, _pictures, _section
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def osmfish(path: Path, options: ReadOptions) -> AnnData:
             return _table(loom, file, options)
     except _check.InputError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise _check.problem(
             f"{file.name} cannot be read as a loom file",
-            found=f"{file.stat().st_size} bytes, {type(error).__name__}: {str(error)[:100]}",
+            found=f"{_delimited.size_of(file)}, {type(error).__name__}: {str(error)[:100]}",
             cure="copy the file again (it may be truncated)",
         ) from error
 
@@ -63,7 +63,7 @@ def osmfish(path: Path, options: ReadOptions) -> AnnData:
 def _loom(path: Path) -> Path:
     if path.is_file():
         return path
-    found = sorted(path.glob("*.loom"))
+    found = _cell_tables.visible(path, "*.loom")
     if len(found) != 1:
         raise _check.problem(
             f"one .loom file is needed in {path.name}",
@@ -79,29 +79,30 @@ def _table(loom: Any, file: Path, options: ReadOptions) -> AnnData:
     axes = [_one(cells, axis, "col_attrs", file) for axis in (_X, _Y)]
     names = _values(cells[name]).astype(str)
     shape = (len(_values(genes[gene])), len(names))
-    if loom["matrix"].shape != shape:
+    found = getattr(loom["matrix"], "shape", "that is a group")
+    if found != shape:
         raise _check.problem(
             f"{file.name} does not fit together",
-            found=f"a matrix {loom['matrix'].shape} for {shape[0]} genes and {shape[1]} cells",
+            found=f"a matrix {found} for {shape[0]} genes and {shape[1]} cells",
             cure="copy the file again",
         )
     obs: dict[str, ArrayLike] = {}
     for key in cells:
-        values = _values(cells[key]) if cells[key].ndim == 1 and len(cells[key]) == len(names) else None
+        is_column = getattr(cells[key], "shape", None) == (len(names),)  # a group has none
+        values = _values(cells[key]) if is_column else None
         if key not in (name, *axes) and values is not None:
             obs[_section.library_name(key)] = values
     adata = _cells.assemble(
         _counts(loom["matrix"]), names.tolist(), _values(genes[gene]).astype(str).tolist(), names.tolist(),
         np.column_stack([np.asarray(cells[axis], dtype=np.float64) for axis in axes]),
         um_per_unit=options.um_per_unit or 1.0, platform="osmfish", library=_section.library_name(file.stem), obs=obs,
+        files=(file.name, file.name),
     )  # fmt: skip
     if options.um_per_unit is None:
         _check.warn(_section.UNIT_UNKNOWN, adata)
     if "Valid" in obs and (n_invalid := int((np.asarray(obs["Valid"]) == 0).sum())):
         _check.warn(f'{n_invalid} cells that the authors left out (obs["Valid"] = 0) are among the cells read', adata)
-    if options.image is not None:
-        (entry,) = adata.uns[_keys.IMAGES].values()
-        _pictures.attach(adata, entry, options.image, options=options)
+    _pictures.attach_given(adata, options)
     return adata
 
 

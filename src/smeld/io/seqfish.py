@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from smeld import _check, _keys
+from smeld import _check
 from smeld.io import _cell_tables, _cells, _mosaics, _pictures, _section, _sections, _wide
 from smeld.io._platforms import ReadOptions, platforms
 from smeld.io._wide import NamedCounts
@@ -31,6 +31,7 @@ _EMBRYO_XY = ("x_global_affine", "y_global_affine")
 @platforms.add(
     "seqfish",
     marks=("*CellCoordinates*.csv*|*_CxG*.csv*|*CellxGene*.csv*",),
+    uses=("table",),
     looks_for="a folder with *_CxG_*.csv (or *_CellxGene.csv) and *_CellCoordinates*.csv",
 )
 def seqfish(path: Path, options: ReadOptions) -> AnnData:
@@ -39,7 +40,7 @@ def seqfish(path: Path, options: ReadOptions) -> AnnData:
     Writes ``obs["cell_area_um2"]``. Micrometres come from the OME-XML of the DAPI image; without it 1 um a pixel is
     assumed, with a warning. Also (platform named) ``counts.csv`` and ``metadata.csv`` of Lohoff et al.'s embryos.
     """
-    if not any(path.glob("*CellCoordinates*")) and (path / "metadata.csv").is_file():
+    if not _cell_tables.visible(path, "*CellCoordinates*") and (path / "metadata.csv").is_file():
         return _embryo(path, options)
     section, places_file = _one_section(path, options.table)
     counts_file = _partner(path, places_file, section)
@@ -54,21 +55,20 @@ def seqfish(path: Path, options: ReadOptions) -> AnnData:
         wide.counts, wide.ids["label"].str.strip().tolist(), wide.genes, cells["label"].str.strip().tolist(),
         np.column_stack([_cell_tables.numbers(cells, c, where=places_file.name) for c in _XY]),
         um_per_unit=um_per_px or 1.0, platform="seqfish", library=_section.library_name(section), obs=obs,
+        files=(counts_file.name, places_file.name), notes=wide.notes,
     )  # fmt: skip
     if um_per_px is None:
         _check.warn(_section.UNIT_UNKNOWN, adata)
-    (entry,) = adata.uns[_keys.IMAGES].values()
-    if options.image is not None:
-        _pictures.attach(adata, entry, options.image, options=options)
-    elif dapi is not None and (size := _mosaics.size(adata, dapi, options)) is not None:
-        _mosaics.attach(adata, entry, dapi, size, options=options)
+    _pictures.attach_given(adata, options)
+    if options.image is None and dapi is not None:
+        _mosaics.attach(adata, dapi, options=options)
     return adata
 
 
 def _one_section(path: Path, table: str | None) -> tuple[str, Path]:
     """(name, file of coordinates) of the section that is meant."""
     found = {}
-    for file in sorted(path.glob("*CellCoordinates*.csv*")):
+    for file in _cell_tables.visible(path, "*CellCoordinates*.csv*"):
         match = _COORDINATES.fullmatch(file.name)
         if match:
             found["_".join(part for part in match.group(1, 2) if part) or path.name] = file
@@ -132,6 +132,7 @@ def _embryo(path: Path, options: ReadOptions) -> AnnData:
         cells["uniqueID"].tolist(),
         np.column_stack([_cell_tables.numbers(cells, c, where=file.name) for c in _EMBRYO_XY]),
         um_per_unit=options.um_per_unit or 1.0, platform="seqfish", library=_section.library_name(path.name), obs=obs,
+        files=(counts_file.name, file.name),
     )  # fmt: skip
     if options.um_per_unit is None:
         _check.warn(_section.UNIT_UNKNOWN, adata)

@@ -36,6 +36,8 @@ _PLACES = (
     "*BeadLocationsForR.csv*", "*MatchedBeadLocation.csv*", "*_barcode_xy.txt*", "barcode_matching/*_barcode_xy.txt*",
     "*_bead_locations.csv*", "*_barcode_matching.txt*", "barcode_matching/*_barcode_matching.txt*",
 )  # fmt: skip
+#: names of places that users of other platforms may also give are no sign of Slide-seq: the counts beside them are
+_MARKS = (*_TABLES, *_MATRICES, *(p for p in _PLACES if "bead_locations" not in p))
 _LINES = ("*matched_bead_locations.txt*", "*matched_bead_barcodes.txt*")
 
 
@@ -50,7 +52,7 @@ class _Places:
 
 @platforms.add(
     "slideseq",
-    marks=("|".join((*_TABLES, *_MATRICES, *_PLACES, _LINES[0])),),
+    marks=("|".join(_MARKS),),
     looks_for="a folder with MappedDGEForR.csv and BeadLocationsForR.csv (Slide-seq), or *_MoleculesPerMatchedBead.mtx"
     " and *_MatchedBeadLocation.csv (Curio Seeker)",
 )

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from smeld import _adapt, _check, _keys
-from smeld.io import _cells, _elements, _section, _store_image, _stored
+from smeld.io import _cells, _chunks, _elements, _section, _store_image, _stored
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ class Region:
 @platforms.add(
     "spatialdata",
     marks=(".zattrs|.zgroup|zarr.json", "tables|table|shapes|points"),
+    uses=("table", "outlines"),
     looks_for="a .zarr folder that SpatialData wrote",
 )
 def spatialdata_zarr(path: Path, options: ReadOptions) -> Any:
@@ -63,7 +63,7 @@ def spatialdata_zarr(path: Path, options: ReadOptions) -> Any:
     if len(sdata.tables) > 1:
         sdata.attrs[_adapt.TABLE_ATTR] = name
     adata = sdata.tables[name]
-    _refuse_torn(adata, name)
+    _chunks.refuse_torn_matrix(adata.X, f"table {name!r}")
     regions = _regions(sdata, adata, name)
     if not regions:
         _stored.finish(adata, path.stem, "spatialdata", options)
@@ -148,29 +148,6 @@ def _table_name(sdata: Any, wanted: str | None) -> str:
             cure="name one with --table (table=)",
         )
     return names[0]
-
-
-def _refuse_torn(adata: AnnData, name: str) -> None:
-    """A chunk that is missing reads as zeros, without a word from zarr: a matrix with it has cells whose genes come
-    twice, or rows that end before they begin."""
-    if not sparse.issparse(adata.X) or adata.X.format not in ("csr", "csc"):
-        return
-    ends = np.asarray(adata.X.indptr)
-    whole = ends[0] == 0 and (np.diff(ends) >= 0).all() and ends[-1] == len(adata.X.indices) == len(adata.X.data)
-    if not whole or not _check_unique(adata.X):
-        raise _check.problem(
-            f"the matrix of table {name!r} is not whole",
-            found="entries that come twice, or rows that do not end",
-            cure="copy the store again: files of it are missing",
-        )
-
-
-def _check_unique(matrix: Any) -> bool:
-    copy = matrix.__class__((np.ones(len(matrix.indices), dtype=np.int8), matrix.indices.copy(), matrix.indptr.copy()))
-    copy.sort_indices()
-    same = np.diff(copy.indices) == 0
-    same[np.asarray(copy.indptr[1:-1])[(copy.indptr[1:-1] > 0) & (copy.indptr[1:-1] < len(copy.indices))] - 1] = False
-    return not same.any()
 
 
 def _regions(sdata: Any, adata: AnnData, name: str) -> list[Region]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from smeld import _check, _keys
-from smeld.io import _cell_tables, _cells, _pictures, _section, _wide
+from smeld import _check
+from smeld.io import _cell_tables, _cells, _delimited, _pictures, _section, _wide
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def starmap(path: Path, options: ReadOptions) -> AnnData:
     ``labels.npz``. It says no unit: 1 um is assumed, with a warning, unless ``options.um_per_unit`` says more.
     """
     adata = _first_release(path, options) if (path / _COUNTS_2018).is_file() else _plus(path, options)
-    if options.image is not None:
-        (entry,) = adata.uns[_keys.IMAGES].values()
-        _pictures.attach(adata, entry, options.image, options=options)
+    _pictures.attach_given(adata, options)
     return adata
 
 
@@ -71,6 +69,8 @@ def _first_release(path: Path, options: ReadOptions) -> AnnData:
     adata = _cells.assemble(
         counts, cells, genes, cells, xy,
         um_per_unit=options.um_per_unit or 1.0, platform="starmap", library=_section.library_name(path.name),
+        files=(_COUNTS_2018, where),
+        notes=(f"cells of {_COUNTS_2018} and of {where} have no names: they were joined by their order",),
     )  # fmt: skip
     if options.um_per_unit is None:
         _check.warn(_section.UNIT_UNKNOWN, adata)
@@ -86,14 +86,20 @@ def _unnamed_counts(path: Path) -> sparse.csr_matrix:
 
 
 def _gene_names(path: Path) -> list[str]:
-    """The last column of cell_barcode_names.csv, which is in the order of the counts, else the first of genes.csv."""
+    """The last column of cell_barcode_names.csv, which is in the order of the counts; genes.csv is in an order of its
+    own."""
     import pandas as pd
 
-    file = _cell_tables.needed_file(path, ("cell_barcode_names.csv", "genes.csv"), "the table of genes")
+    file = path / "cell_barcode_names.csv"
+    if not file.is_file():
+        raise _check.problem(
+            "the genes of the columns of counts are not known: cell_barcode_names.csv is missing",
+            found="genes.csv, whose order need not be that of the counts" if (path / "genes.csv").is_file() else None,
+            cure="give cell_barcode_names.csv of the same experiment",
+        )
     with _cell_tables.readable(file):
         names = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
-        column = -1 if file.name == "cell_barcode_names.csv" else 0
-        return [str(v).strip() for v in names.iloc[:, column]]
+        return [str(v).strip() for v in names.iloc[:, -1]]
 
 
 def _centres(path: Path, n_cells: int) -> tuple[F64, str]:
@@ -115,15 +121,17 @@ def _centres_of_labels(file: Path, n_cells: int) -> F64:
     try:
         with np.load(file, allow_pickle=False) as content:  # a pickle could run code
             labels = np.asarray(content["labels"])
-        if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        if labels.ndim != 2 or labels.dtype.kind not in "iu" or not labels.size or labels.min() < 0:
             raise ValueError(f"labels of type {labels.dtype} and shape {labels.shape}")
+        if labels.max() > labels.size:
+            raise ValueError(f"label {labels.max()} in an image of {labels.size} pixels")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _check.problem(
             f"{file.name} cannot be read",
-            found=f"{file.stat().st_size} bytes, {type(error).__name__}: {str(error)[:80]}",
+            found=f"{_delimited.size_of(file)}, {type(error).__name__}: {str(error)[:80]}",
             cure="copy the file again, or give centroids.tsv (y and x of every cell, tab between)",
         ) from error
-    flat = labels.ravel()
+    flat = labels.ravel().astype(np.int64)
     size = np.bincount(flat)
     is_cell = (size > _CELL_PX[0]) & (size < _CELL_PX[1])
     is_cell[0] = False  # background
@@ -152,5 +160,5 @@ def _plus(path: Path, options: ReadOptions) -> AnnData:
         counts.counts, counts.rows, counts.columns, places["NAME"].tolist(),
         np.column_stack([_cell_tables.numbers(places, c, where=where) for c in ("X", "Y")]),
         um_per_unit=options.um_per_unit or _PLUS_UM, platform="starmap", library=_section.library_name(path.name),
-        obs=obs,
+        obs=obs, files=(counts_file.name, where),
     )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from scipy import sparse
 
 from smeld import _check
 from smeld.io import _cell_tables, _cells, _gem, _pictures, _section
-from smeld.io._gem import DEFAULT_BIN, Molecules
+from smeld.io._gem import DEFAULT_BIN, Molecules, Rows
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _first(folder: Path, patterns: Sequence[str]) -> Path | None:
     """The file of the first pattern that fits anywhere; ``*.gef`` stands for bins, so that it takes no cells."""
     for pattern in patterns:
         for place in (folder / name for name in _SUBFOLDERS):
-            found = sorted(p for p in place.glob(pattern) if ".protein." not in p.name) if place.is_dir() else []
+            found = [p for p in _cell_tables.visible(place, pattern) if ".protein." not in p.name]
             if pattern == "*.gef":
                 found = [p for p in found if not re.search(r"cellbin|cellcut|\.raw\.gef$", p.name)]
             if pattern == "*.cellbin.gef":
@@ -132,7 +132,8 @@ def _first(folder: Path, patterns: Sequence[str]) -> Path | None:
 
 
 def _missing(folder: Path, what: str, patterns: Sequence[str]) -> _check.InputError:
-    inside = sorted(p.relative_to(folder).as_posix() for name in _SUBFOLDERS for p in (folder / name).glob("*.ge[fm]*"))
+    files = [p for name in _SUBFOLDERS for p in _cell_tables.visible(folder / name, "*.ge[fm]*")]
+    inside = sorted(p.relative_to(folder).as_posix() for p in files)
     return _check.problem(
         f"no file with {what}: expected {' or '.join(patterns[:3])}",
         found=_check.listed(inside or sorted(p.name for p in folder.iterdir())),
@@ -179,16 +180,6 @@ def _genes(dataset: Any, fields: Sequence[str]) -> tuple[list[str], list[str] | 
     raise _check.problem(f"the table of genes lacks {' or '.join(fields)}", found=_check.listed(kept))
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """Rows ``x``, ``y``, ``count`` of one stretch of molecules and their genes' numbers."""
-
-    x: NDArray[np.int64]
-    y: NDArray[np.int64]
-    count: NDArray[np.float32]
-    gene: NDArray[np.int64]
-
-
 def _bins(file: Any, size: int, options: ReadOptions) -> Molecules:
     stored = list(file["geneExp"])
     name = f"bin{size}"
@@ -206,21 +197,21 @@ def _bins(file: Any, size: int, options: ReadOptions) -> Molecules:
     return _gem.summed(slices, size=size, names=names, ids=ids, um_per_unit=um, region_um=options.region_um)
 
 
-def _slices(expression: Any, gene: NDArray[np.int64], *, in_bins: bool, size: int) -> list[Any]:
+def _slices(expression: Any, gene: NDArray[np.int64], *, in_bins: bool, size: int) -> list[Callable[[], Rows]]:
     """Functions that read one stretch each; places of stored bins are DNB coordinates or, in older files, numbers of
     bins."""
 
-    def read(start: int) -> Any:
+    def read(start: int) -> Rows:
         rows = expression[start : start + _gem.BLOCK_ROWS]
         x, y = rows["x"].astype(np.int64), rows["y"].astype(np.int64)
         scale = size if numbered else 1
-        return _Slice(x * scale, y * scale, rows["count"].astype(np.float32), gene[start : start + len(rows)])
+        return Rows(x * scale, y * scale, rows["count"].astype(np.float32), gene[start : start + len(rows)])
 
     numbered = False
     if in_bins:
         head = expression[: min(len(expression), 10_000)]
         numbered = bool((head["x"] % size).any() or (head["y"] % size).any())
-    return [lambda start=start: read(start) for start in range(0, len(expression), _gem.BLOCK_ROWS)]
+    return [partial(read, start) for start in range(0, len(expression), _gem.BLOCK_ROWS)]
 
 
 def _finish(found: Molecules, options: ReadOptions, library: str) -> AnnData:
@@ -229,6 +220,8 @@ def _finish(found: Molecules, options: ReadOptions, library: str) -> AnnData:
         platform="stereoseq", library=library, unit="cells" if found.cells else "bins", gene_ids=found.gene_ids,
         diameter_um=None if found.cells else found.size * found.um_per_unit,
     )  # fmt: skip
+    for note in found.notes:
+        _check.warn(note, adata)
     if options.outlines:
         _check.warn("outlines are in .cellbin.gef files alone: none were read", adata)
     return adata
@@ -285,7 +278,7 @@ def _add_outlines(adata: AnnData, group: Any, cells: list[str], xy: F64, um: flo
 
 def _add_image(adata: AnnData, folder: Path, options: ReadOptions) -> None:
     """The image the user gives, or SAW's registered one, a pixel a DNB."""
-    found = sorted(p for pattern in _IMAGES for p in folder.glob(pattern))
+    found = sorted(p for pattern in _IMAGES for p in _cell_tables.visible(folder, pattern))
     path = options.image or (found[0] if found else None)
     if path is None:
         return

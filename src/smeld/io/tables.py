@@ -37,6 +37,7 @@ def _marks(stems: tuple[str, ...]) -> str:
 @platforms.add(
     "tables",
     marks=(_marks(_COUNTS), _marks((*_PLACES, *(f"*_{p}" for p in _PLACES)))),
+    generic=True,
     looks_for="a folder with a table of counts (counts.csv) and one of coordinates (coordinates.csv)",
 )
 def tables(path: Path, options: ReadOptions) -> AnnData:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smeld import _check, _keys
-from smeld.io import _arrow, _cells, _geojson, _lattice, _positions, _spaceranger
+from smeld.io import _arrow, _cell_tables, _cells, _geojson, _lattice, _positions, _spaceranger
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ RESOLUTIONS = ("2um", "8um", "16um", CELLS)
 ADVISED = "8um"
 #: bins that the lattice is fitted on: enough for seven digits
 MAX_FITTED = 100_000
+#: micrometres a pixel of slide scanners and microscopes, with room
+PLAUSIBLE_UM = (0.01, 100.0)
 #: micrometres a pixel of the scale factors and of the lattice of bins differ by rounding; more is a foreign file
 MAX_DIFFERENCE = 0.02
 _CELL_MATRIX = "feature_cell_matrix"
@@ -46,6 +48,7 @@ class _Bins:
         "binned_outputs|outs/binned_outputs|segmented_outputs|outs/segmented_outputs|square_0*um"
         f"|*{_CELL_MATRIX}*|cell_segmentations.geojson",
     ),
+    uses=("resolution", "outlines"),
     looks_for="a Space Ranger folder with binned_outputs/square_008um or segmented_outputs",
 )
 def visium_hd(path: Path, options: ReadOptions) -> AnnData:
@@ -74,7 +77,7 @@ def _available(path: Path) -> dict[str, Path]:
             found.setdefault(CELLS, root / "segmented_outputs")
     if found:
         return found
-    if any(path.glob(f"*{_CELL_MATRIX}*")) or (path / "cell_segmentations.geojson").is_file():
+    if _cell_tables.visible(path, f"*{_CELL_MATRIX}*") or (path / "cell_segmentations.geojson").is_file():
         return {CELLS: path}
     if _spaceranger.holds_bins(path):
         return {f"{_side_um(path):g}um": path}
@@ -144,6 +147,8 @@ def _bin_table(folder: Path, options: ReadOptions, name: str) -> AnnData:
         matrix, keep, xy, um_per_unit=um_per_unit, obs=_spaceranger.whole_numbers(bins.columns, at),
         name=name, platform="visium_hd", spot_um=side,
     )  # fmt: skip
+    if options.outlines:
+        messages = [*messages, 'bins have no outlines: those of cells need --resolution cells (resolution="cells")']
     for message in messages:
         _check.warn(message, adata)
     _spaceranger.warn_dropped(adata, n_strangers=int((rows < 0).sum()), raw=raw, unit="bins")
@@ -235,16 +240,21 @@ def _cell_table(folder: Path, options: ReadOptions, name: str) -> AnnData:
     adata = _cells.assemble(
         matrix.counts, matrix.barcodes.tolist(), np.where(matrix.names == "", matrix.ids, matrix.names).tolist(),
         cells, centres, um_per_unit=um, platform="visium_hd_cells", library=name, types=matrix.types.tolist(),
-        gene_ids=matrix.ids.tolist(), obs={"cell_area_um2": area * um**2},
+        gene_ids=matrix.ids.tolist(), obs={"cell_area_um2": area * um * um},
+        files=("the matrix of cells", outlines.name),
     )  # fmt: skip
+    _cells.warn_pieces(adata, vertices.n_repeated)
     if raw:
         _check.warn("only the raw matrix of the cells was found: it was used", adata)
     if options.outlines:
         _cells.add_outlines(adata, vertices.names, vertices.xy * um)
         nuclei = folder / "nucleus_segmentations.geojson"
-        if nuclei.is_file():
-            inner = _geojson.outlines(nuclei, name=_cell_name)
-            _cells.add_outlines(adata, inner.names, inner.xy * um, key=_keys.NUCLEI)
+        if not nuclei.is_file():
+            _check.warn(f"there is no {nuclei.name}: the outlines of nuclei were not read", adata)
+            return adata
+        inner = _geojson.outlines(nuclei, name=_cell_name)
+        _cells.warn_pieces(adata, inner.n_repeated)
+        _cells.add_outlines(adata, inner.names, inner.xy * um, key=_keys.NUCLEI)
     return adata
 
 
@@ -262,8 +272,15 @@ def _microns_per_pixel(folder: Path) -> float:
     for place in places:
         path = place / "spatial" / _spaceranger.FACTORS
         factors = _spaceranger.scale_factors(path, ())
-        if "microns_per_pixel" in factors:
-            return factors["microns_per_pixel"]
+        um = factors.get("microns_per_pixel")
+        if um is not None and not PLAUSIBLE_UM[0] < um < PLAUSIBLE_UM[1]:
+            raise _check.problem(
+                f"microns_per_pixel of {path.name} is no size of a pixel",
+                found=f"{um:g}",
+                cure="copy Space Ranger's own file, or give --um-per-unit (um_per_unit=)",
+            )
+        if um is not None:
+            return um
     raise _check.problem(
         "microns_per_pixel is missing, so micrometres are not known",
         found=f"no such number in spatial/{_spaceranger.FACTORS}",

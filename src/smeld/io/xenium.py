@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check, _keys
-from smeld.io import _alignment, _cell_tables, _cells, _matrix10x, _pictures, _section, _transcripts, _xenium_zarr
+from smeld.io import (
+    _alignment,
+    _cell_tables,
+    _cells,
+    _delimited,
+    _matrix10x,
+    _pictures,
+    _section,
+    _transcripts,
+    _xenium_zarr,
+)
 from smeld.io._matrix10x import EXPRESSION
 from smeld.io._platforms import ReadOptions, platforms
 
@@ -72,6 +82,7 @@ class _Counts:
     types: list[str]
     ids: list[str] | None = None
     notes: tuple[str, ...] = ()
+    where: str = "cell_feature_matrix"
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class _Places:
     xy: F64
     obs: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    where: str = ""
 
 
 @platforms.add(
@@ -90,6 +102,7 @@ class _Places:
         "experiment.xenium|outs/experiment.xenium|cell_feature_matrix*",
         "experiment.xenium|outs/experiment.xenium|cells.csv*|cells.parquet|cells.zarr*",
     ),
+    uses=("outlines", "image_alignment"),
     looks_for="a Xenium folder with experiment.xenium, or cells.* and cell_feature_matrix*",
 )
 def xenium(path: Path, options: ReadOptions) -> AnnData:
@@ -106,8 +119,9 @@ def xenium(path: Path, options: ReadOptions) -> AnnData:
     adata = _cells.assemble(
         counts.counts, counts.cells, counts.genes, places.cells, places.xy,
         um_per_unit=options.um_per_unit or 1.0, platform="xenium", library=name, types=counts.types,
-        gene_ids=counts.ids, obs=places.obs,
+        gene_ids=counts.ids, obs=places.obs, files=(counts.where, places.where),
     )  # fmt: skip
+    _cells.refuse_foreign(adata, "transcript_counts", where=places.where)
     notes = [*facts.notes, *counts.notes, *places.notes]
     if facts.n_cells is not None and facts.n_cells != len(places.cells):
         notes.append(f"experiment.xenium speaks of {facts.n_cells} cells, but {len(places.cells)} were found")
@@ -133,7 +147,7 @@ def _facts(folder: Path) -> _Facts:
     except (OSError, ValueError, TypeError) as error:
         raise _check.problem(
             "experiment.xenium cannot be read",
-            found=f"{path.stat().st_size} bytes, {type(error).__name__}: {str(error)[:100]}",
+            found=f"{_delimited.size_of(path)}, {type(error).__name__}: {str(error)[:100]}",
             cure="copy the file again (it may be truncated)",
         ) from error
     if not 0.01 < um < 100:
@@ -196,7 +210,9 @@ def _of_transcripts(folder: Path) -> _Counts:
         path, cell="cell_id", gene="feature_name", more=("qv",), keep=lambda block: _is_counted(block, path.name)
     )
     note = f"there is no cell_feature_matrix: counts were made of {path.name} (quality {MIN_QV:g} and more)"
-    return _Counts(found.counts, found.cells, found.genes, [_type(g) for g in found.genes], notes=(note,))
+    return _Counts(
+        found.counts, found.cells, found.genes, [_type(g) for g in found.genes], notes=(note,), where=path.name
+    )
 
 
 def _is_counted(block: pd.DataFrame, name: str) -> NDArray[np.bool_]:
@@ -209,11 +225,15 @@ def _type(gene: str) -> str:
 
 
 def _places(folder: Path) -> _Places:
+    import pandas as pd
+
     path = _found(folder, _tables("cells"))
     if path is not None:
         frame = _cell_tables.table(path, needed=("cell_id", "x_centroid", "y_centroid"), text=("cell_id",))
         xy = np.column_stack([_cell_tables.numbers(frame, f"{k}_centroid", where=path.name) for k in "xy"])
-        return _Places(frame["cell_id"].tolist(), xy, _obs(lambda c: frame[c].to_numpy(), frame.columns))
+        return _Places(
+            frame["cell_id"].tolist(), xy, _obs(lambda c: frame[c].to_numpy(), frame.columns), where=path.name
+        )
     stored = _zarr(folder, "cells")
     if stored is not None:
         names, columns = _xenium_zarr.cells(stored)
@@ -225,7 +245,7 @@ def _places(folder: Path) -> _Places:
                 cure="add cells.csv.gz or cells.parquet",
             )
         xy = np.column_stack([columns["cell_centroid_x"], columns["cell_centroid_y"]])
-        return _Places(names, xy, _obs(columns.__getitem__, columns))
+        return _Places(names, xy, _obs(columns.__getitem__, columns), where=stored.name)
     outlines = _found(folder, _tables("cell_boundaries"))
     if outlines is None:
         raise _check.problem(
@@ -233,9 +253,13 @@ def _places(folder: Path) -> _Places:
             found=_check.listed(sorted(p.name for p in folder.iterdir())),
             cure="copy it from Xenium's output folder",
         )
-    names, centres, area = _cells.centroids(*_vertices(outlines)[:2])
-    note = f"there is no cells.*: positions and areas were taken from the outlines in {outlines.name}"
-    return _Places(names, centres, {"cell_area_um2": area}, (note,))
+    owner, xy, _ = _vertices(outlines)
+    whole, n_cells = _cells.first_pieces(pd.factorize(owner)[0])
+    names, centres, area = _cells.centroids(owner[whole], xy[whole])
+    notes = [f"there is no cells.*: positions and areas were taken from the outlines in {outlines.name}"]
+    if n_cells:
+        notes.append(f"{n_cells} cells of {outlines.name} have outlines in several pieces: the first one was taken")
+    return _Places(names, centres, {"cell_area_um2": area}, tuple(notes), outlines.name)
 
 
 def _obs(column: Callable[[str], Any], available: Any) -> dict[str, Any]:
@@ -299,7 +323,11 @@ def _add_image(adata: AnnData, folder: Path, facts: _Facts, options: ReadOptions
     entry = adata.uns[_keys.IMAGES][name]
     if image is None:
         if options.image_alignment is not None:
-            _check.warn("image_alignment is not used: there is no image that it could be of", adata)
+            raise _check.problem(
+                "image_alignment is given, but no image that it could be of",
+                found=f"alignment {options.image_alignment.name}, and no *he_image.ome.tif in {folder.name}",
+                cure="give the image too, with --image (image=)",
+            )
         _add_fluorescence(adata, entry, folder, own, options)
         return
     if alignment is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,10 +89,11 @@ def neighborhood_composition(
     import pandas as pd
 
     adata = _adapt.table(data)
+    _check_settings(radius_um, n_neighbors, key_added)
     membership, names = _membership(adata, groups, soft=soft)
     section, _ = _adapt.sections(adata, batch_key)
     xy = _adapt.xy_um(adata)
-    settings: dict[str, Any] = {"kind": "auto", "n_neighbors": n_neighbors}
+    settings: dict[str, Any] = {"kind": "auto", "n_neighbors": int(n_neighbors)}
     if radius_um is not None:
         settings = {"kind": "radius", "radius_um": radius_um}
     try:
@@ -119,6 +122,29 @@ def neighborhood_composition(
     return Composition(table, number, key_added)
 
 
+def _check_settings(radius_um: Any, n_neighbors: Any, key_added: str) -> None:
+    """Refuse numbers that are none, and a key that holds what others rely on."""
+    if radius_um is not None and not (_is_number(radius_um) and radius_um > 0):
+        raise _check.problem(
+            "radius_um must be a positive number", found=repr(radius_um)[:80], cure="give micrometres, such as 50"
+        )
+    if not (_is_number(n_neighbors) and int(n_neighbors) == n_neighbors and n_neighbors >= 1):
+        raise _check.problem(
+            "n_neighbors must be a whole number of 1 or more", found=repr(n_neighbors)[:80], cure="give one, such as 10"
+        )
+    taken = key_added in (_keys.SPATIAL, _keys.SPATIAL_UM)
+    if taken or not key_added or "/" in key_added:
+        raise _check.problem(
+            f"key_added cannot be {key_added!r}",
+            found="a key of positions" if taken else "a name that cannot be written",
+            cure="give another name",
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(float(value))
+
+
 def _membership(adata: Any, groups: str, *, soft: bool) -> tuple[Float, list[str]]:
     """Membership [n_obs, n_labels], rows sum to 1 or, without a label, to 0; names of the labels."""
     if soft:
@@ -126,6 +152,12 @@ def _membership(adata: Any, groups: str, *, soft: bool) -> tuple[Float, list[str
             if key in adata.obsm and hasattr(adata.obsm[key], "columns"):
                 table = adata.obsm[key]
                 values = np.nan_to_num(np.asarray(table, dtype=np.float64))
+                if values.min(initial=0.0) < 0:
+                    raise _check.problem(
+                        f"obsm[{key!r}] must hold probabilities or proportions",
+                        found=f"smallest value {values.min():g}",
+                        cure="store values of 0 and more, or pass soft=False",
+                    )
                 total = values.sum(axis=1, keepdims=True)
                 return values / np.where(total > 0, total, 1.0), [str(c) for c in table.columns]
         raise _check.problem(
