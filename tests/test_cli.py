@@ -140,6 +140,7 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch,
         "platform": "h5ad", "n_domains": 3, "seed": 4, "image": "/a.tif", "image_scale": 0.5,
         "um_per_unit": 2.5, "max_megapixels": 7.0, "min_counts": 9.0, "encoder": "mobilenet_v1", "method": "vae",
         "root": "MBP", "weights": "/w.npz", "encoder_cache": "/cache", "device": "cuda:1",
+        "image_alignment": "/a.csv", "resolution": "8um", "table": "cells",
     }  # fmt: skip
     seen: list[pipeline.RunConfig] = []
 
@@ -151,11 +152,13 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch,
     options = [str(w) for name, value in given.items() for w in (f"--{name.replace('_', '-')}", value)]
     command_line.call(
         capsys, "run", "/section", "--out", "out", *options, "--no-evidence", "--interactions", "--trajectory",
-        "--download",
+        "--download", "--outlines", "--region-um", "0", "1", "20", "30.5",
     )  # fmt: skip
     assert seen[0].model_dump() == {
         "path": "/section",
         **given,
+        "outlines": True,
+        "region_um": (0.0, 1.0, 20.0, 30.5),
         "evidence": False,
         "interactions": True,
         "trajectory": True,

@@ -24,6 +24,8 @@ from smeld.nn import available
 #: methods whose extra is not installed cannot be run
 METHODS = [m for m in sorted(fusions) if all(available(p) for p in fusions[m].facts.get("needs", ()))]
 N_SIDE = 12
+#: options that keep a method quick here, where it is the contract that counts and not how good it is
+QUICK: dict[str, dict[str, Any]] = {"vae": {"epochs": 12}}
 #: targeted panels (Xenium, MERSCOPE) have that many genes
 PANEL = 166
 
@@ -120,7 +122,7 @@ def test_the_result_is_frozen() -> None:
 @pytest.mark.parametrize(("method", "kind"), CASES, ids=IDS)
 def test_shape_and_content(method: str, kind: dict[str, Any]) -> None:
     adata = section(**kind)
-    assert_kept(sm.fuse(adata, method), adata.n_obs)
+    assert_kept(sm.fuse(adata, method, **QUICK.get(method, {})), adata.n_obs)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -131,7 +133,7 @@ def test_called_as_it_is_registered(method: str) -> None:
     kept = features.copy()
     graph = spatial_graph(adata.obsm["spatial_um"])
     distances = graph.distances.copy()
-    fusion = fusions[method].func(counts, features, graph, batch=None, seed=0)
+    fusion = fusions[method].func(counts, features, graph, batch=None, seed=0, **QUICK.get(method, {}))
     assert_kept(fusion, adata.n_obs)
     assert (counts != adata.X).nnz == 0
     np.testing.assert_array_equal(features, kept)
@@ -140,7 +142,7 @@ def test_called_as_it_is_registered(method: str) -> None:
 
 @pytest.mark.parametrize(("method", "kind"), CASES, ids=IDS)
 def test_deterministic(method: str, kind: dict[str, Any]) -> None:
-    one, other = (sm.fuse(section(**kind), method, seed=5) for _ in range(2))
+    one, other = (sm.fuse(section(**kind), method, **QUICK.get(method, {}), seed=5) for _ in range(2))
     np.testing.assert_array_equal(one.embedding, other.embedding)
     assert (one.weights != other.weights).nnz == 0
 
@@ -150,7 +152,10 @@ def test_permuting_spots_permutes_the_result(method: str, kind: dict[str, Any]) 
     adata = section(**kind)
     order = np.random.default_rng(3).permutation(adata.n_obs)
     shuffled = adata[order].copy()
-    straight, permuted = sm.fuse(adata, method), sm.fuse(shuffled, method)
+    straight, permuted = (
+        sm.fuse(adata, method, **QUICK.get(method, {})),
+        sm.fuse(shuffled, method, **QUICK.get(method, {})),
+    )
     np.testing.assert_array_equal(permuted.embedding, straight.embedding[order])
     assert (permuted.weights != straight.weights[order][:, order]).nnz == 0
     if straight.posterior_sd is not None and permuted.posterior_sd is not None:
@@ -167,7 +172,7 @@ def test_turning_and_moving_changes_nothing(method: str, angle: float, scale: fl
     adata, turned = section(), section()
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turned.obsm["spatial_um"] = turned.obsm["spatial_um"] @ turn.T * scale + shift
-    one, other = sm.fuse(adata, method), sm.fuse(turned, method)
+    one, other = sm.fuse(adata, method, **QUICK.get(method, {})), sm.fuse(turned, method, **QUICK.get(method, {}))
     np.testing.assert_allclose(_distances(other.embedding), _distances(one.embedding), rtol=1e-4, atol=1e-4)
     assert abs(one.weights - other.weights).max() < 1e-6
 
@@ -176,14 +181,14 @@ def test_turning_and_moving_changes_nothing(method: str, angle: float, scale: fl
 def test_order_of_genes_hardly_matters(method: str) -> None:
     adata = section()
     other = adata[:, ::-1].copy()
-    one, two = sm.fuse(adata, method), sm.fuse(other, method)
+    one, two = sm.fuse(adata, method, **QUICK.get(method, {})), sm.fuse(other, method, **QUICK.get(method, {}))
     np.testing.assert_allclose(_distances(two.embedding), _distances(one.embedding), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_isolated_spot_has_no_edge_and_a_place(method: str) -> None:
     adata = section(isolated=True)
-    fusion = sm.fuse(adata, method, graph="lattice")
+    fusion = sm.fuse(adata, method, **QUICK.get(method, {}), graph="lattice")
     assert fusion.weights[7].nnz == 0
     assert np.isfinite(fusion.embedding[7]).all()
 
@@ -192,7 +197,7 @@ def test_an_isolated_spot_has_no_edge_and_a_place(method: str) -> None:
 def test_neighbours_become_alike_and_halves_stay_apart(method: str) -> None:
     """What fusion is for: along edges values draw near, and the two halves can be told apart."""
     adata = section()
-    fusion = sm.fuse(adata, method)
+    fusion = sm.fuse(adata, method, **QUICK.get(method, {}))
     left = adata.obs["left"].to_numpy()
     centres = [fusion.embedding[left].mean(0), fusion.embedding[~left].mean(0)]
     nearer = np.linalg.norm(fusion.embedding - centres[0], axis=1) < np.linalg.norm(
@@ -208,7 +213,7 @@ def test_neighbours_become_alike_and_halves_stay_apart(method: str) -> None:
 def test_what_fuse_writes(method: str, tmp_path) -> None:
     adata = section()
     before = adata.X.copy()
-    fusion = sm.fuse(adata, method, seed=2)
+    fusion = sm.fuse(adata, method, **QUICK.get(method, {}), seed=2)
     np.testing.assert_array_equal(adata.obsm[f"fused_{method}"], fusion.embedding)
     assert (adata.obsp["sme_weights"] != fusion.weights).nnz == 0
     distances = adata.obsp["spatial_distances"]
@@ -227,7 +232,7 @@ def test_what_fuse_writes(method: str, tmp_path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_another_key(method: str) -> None:
     adata = section()
-    sm.fuse(adata, method, key_added="mine")
+    sm.fuse(adata, method, **QUICK.get(method, {}), key_added="mine")
     assert "mine" in adata.obsm
     assert f"fused_{method}" not in adata.obsm
     assert "mine" in adata.uns["smeld"]
