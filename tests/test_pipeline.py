@@ -328,6 +328,7 @@ def test_malformed_run_toml(tmp_path: Path, capsys: Capture, name: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_same_whatever_the_number_of_threads(section: Path, tmp_path: Path) -> None:
     """One and two threads of BLAS and numba, and other hash seeds: the same files, byte for byte."""
     results = []

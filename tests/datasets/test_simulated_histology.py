@@ -36,8 +36,8 @@ def _features(a: anndata.AnnData, tile_um: float) -> np.ndarray:
     ("layout", "tissue", "tile_um", "clear"),
     [
         ("lattice", "layered", 100.0, 0.65),
-        ("cells", "nested", 35.0, 0.55),
-        ("lattice", "branched", 100.0, 0.65),
+        pytest.param("cells", "nested", 35.0, 0.55, marks=pytest.mark.slow),
+        pytest.param("lattice", "branched", 100.0, 0.65, marks=pytest.mark.slow),
     ],
 )
 def test_the_dial_turns_information_on(layout: Any, tissue: Any, tile_um: float, clear: float) -> None:

@@ -53,6 +53,7 @@ def test_morphology_that_tells_nothing_gets_no_say(section) -> None:
     assert let_in <= 1
 
 
+@pytest.mark.slow
 def test_morphology_that_draws_the_domains_helps_to_define_them() -> None:
     adata = sm.datasets.simulate(1000, 400, tissue="layered", seed=2, image=False)
     adata.obsm["morph_made"] = _borders(adata, seed=0, informative=True)
