@@ -106,9 +106,8 @@ def _sums(block: NDArray[Any], top: int, left: int) -> tuple[NDArray[Any], F64, 
     """(labels, sum of x, sum of y, pixels) of a block; whole numbers, so that their order does not matter."""
     names, at = np.unique(block, return_inverse=True)
     at = at.reshape(block.shape)
-    place = np.arange(len(names)) * np.int64(0)
     n = np.bincount(at.ravel(), minlength=len(names)).astype(np.float64)
-    x, y = place.astype(np.float64), place.astype(np.float64)
+    x, y = np.zeros(len(names)), np.zeros(len(names))
     for row in range(block.shape[0]):  # row by row: no arrays of positions as large as the block
         in_row = np.bincount(at[row], minlength=len(names))
         y += in_row * float(top + row)

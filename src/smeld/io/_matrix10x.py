@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _check
+from smeld.io._cells import EXPRESSION
 
 Names = NDArray[np.str_]
-EXPRESSION = "Gene Expression"
 
 
 @dataclass(frozen=True)

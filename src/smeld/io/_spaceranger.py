@@ -14,7 +14,8 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld.io import _cells, _matrix10x, _pictures, _section
-from smeld.io._matrix10x import EXPRESSION, Matrix10x
+from smeld.io._cells import EXPRESSION
+from smeld.io._matrix10x import Matrix10x
 from smeld.io._platforms import ReadOptions
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from scipy import sparse
 
 from smeld import _check
 from smeld.io import _chunks
-from smeld.io._matrix10x import EXPRESSION, Matrix10x
+from smeld.io._cells import EXPRESSION
+from smeld.io._matrix10x import Matrix10x
 
 F64 = NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from smeld.io import (
     _transcripts,
     _xenium_zarr,
 )
-from smeld.io._matrix10x import EXPRESSION
+from smeld.io._cells import EXPRESSION
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
