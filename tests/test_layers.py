@@ -22,8 +22,9 @@ SRC = Path(smeld.__file__).resolve().parent
 #: height of each part; a part may import parts that are lower
 HEIGHT = {
     "_check": 0, "_keys": 0, "_registry": 0, "_image": 0, "_image_pixels": 0, "_image_tiff": 0,
-    "_image_zarr": 0, "_adapt": 0, "_progress": 0,
+    "_image_zarr": 0, "_progress": 0,
     "kernels": 1,
+    "_backed": 1.4, "_adapt": 1.5,
     "nn": 2,
     "io": 3, "morph": 3, "fusion": 3, "lr": 3, "datasets": 3,
     "tl": 4,
@@ -38,7 +39,7 @@ HEIGHT = {
 }  # fmt: skip
 #: parts of one height that belong together
 TOGETHER = (
-    {"_check", "_keys", "_registry", "_image", "_image_pixels", "_image_tiff", "_image_zarr", "_adapt", "_progress"},
+    {"_check", "_keys", "_registry", "_image", "_image_pixels", "_image_tiff", "_image_zarr", "_progress"},
     {"_report", "_report_facts", "_report_pairs", "_report_trajectory", "_report_sure"},
     {"cli", "_cli_base", "_cli_encoders", "_cli_followup", "_cli_cohort"},
     {"_cohort", "_cohort_sheet"},

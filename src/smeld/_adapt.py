@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld import _check, _image, _keys
+from smeld import _backed, _check, _image, _keys
+from smeld.kernels.rows import Rows, in_memory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,46 +67,92 @@ def xy_um(data: Any) -> NDArray[np.float64]:
 def counts(data: Any, layer: str | None = None) -> sparse.csr_matrix:
     """The counts as float32 CSR [n_obs, n_var], from ``X`` or a layer; negative or non-finite values are refused."""
     adata = table(data)
-    if layer is not None:
-        _check.require(adata.layers, layer, "layers", "name an existing layer, or leave it out to use X")
-    x = adata.X if layer is None else adata.layers[layer]
-    if x is None:
-        raise _check.problem("the table has no matrix X", cure="give the counts in X, or name their layer")
+    x = _matrix(adata, layer)
+    if _backed.is_backed(x):
+        matrix = rows(adata, layer).whole()
+        check_counts(matrix)
+        return matrix
     matrix = sparse.csr_matrix(x, dtype=np.float32)
     check_counts(matrix)
     return matrix
 
 
+def _matrix(adata: AnnData, layer: str | None) -> Any:
+    if layer is not None:
+        _check.require(adata.layers, layer, "layers", "name an existing layer, or leave it out to use X")
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise _check.problem("the table has no matrix X", cure="give the counts in X, or name their layer")
+    return x
+
+
+def rows(data: Any, layer: str | None = None, order: NDArray[np.intp] | None = None) -> Rows:
+    """The counts by blocks of rows, in ``order`` where that is given: of a table in memory nothing is copied, one on
+    disk stays there. Negative or non-finite values are refused."""
+    adata = table(data)
+    x = _matrix(adata, layer)
+    if order is not None and bool((order == np.arange(len(order))).all()):
+        order = None
+    if _backed.is_backed(x):
+        made = _backed.rows_of(x, order)
+    else:
+        made = in_memory(sparse.csr_matrix(x, dtype=np.float32), order)
+    return _checked(made)
+
+
+def _checked(made: Rows) -> Rows:
+    """The table, once looked through."""
+    whole, least, most, finite = True, np.inf, 0.0, True
+    for _, block in made.blocks():
+        if block.nnz:
+            finite &= bool(np.isfinite(block.data).all())
+            whole &= bool((block.data == np.floor(block.data)).all())
+            least, most = min(least, float(block.data.min())), max(most, float(block.data.max()))
+    _refuse(made.shape, finite=finite, least=least, most=most)
+    return replace(made, whole_numbers=whole, largest=most)
+
+
 def check_counts(matrix: sparse.csr_matrix) -> None:
     """Refuse what no count matrix can hold: negative, NaN or infinite values, nothing but zeros."""
-    if matrix.shape[0] < 2 or matrix.shape[1] < 1:
+    values = matrix.data
+    finite = bool(np.isfinite(values).all())
+    least, most = (float(values.min()), float(values.max())) if values.size and finite else (0.0, 0.0)
+    _refuse(matrix.shape, finite=finite, least=least, most=most)
+
+
+def _refuse(shape: tuple[int, int], *, finite: bool, least: float, most: float) -> None:
+    if shape[0] < 2 or shape[1] < 1:
         raise _check.problem(
             "at least 2 spots and 1 gene are needed",
-            found=f"{matrix.shape[0]} spots x {matrix.shape[1]} genes",
+            found=f"{shape[0]} spots x {shape[1]} genes",
             cure="give the whole section",
         )
-    if not np.isfinite(matrix.data).all():
+    if not finite:
         raise _check.problem(
             "counts must be finite", found="NaN or infinite values in the matrix", cure="give raw counts"
         )
-    if matrix.data.size and matrix.data.min() < 0:
+    if least < 0:
         raise _check.problem(
             "counts cannot be negative",
-            found=f"smallest value {matrix.data.min():g}",
+            found=f"smallest value {least:g}",
             cure="give raw counts, not scaled or centred values",
         )
-    if not matrix.data.size or matrix.data.max() <= 0:
+    if most <= 0:
         raise _check.problem("the matrix holds nothing but zeros", cure="give raw counts")
 
 
-def are_counts(matrix: sparse.csr_matrix) -> bool:
+def are_counts(matrix: sparse.csr_matrix | Rows) -> bool:
     """True if all values are whole numbers."""
+    if isinstance(matrix, Rows):
+        return matrix.hold_counts()
     return bool(np.equal(np.mod(matrix.data, 1), 0).all())
 
 
-def look_logged(matrix: sparse.csr_matrix) -> bool:
-    """True for values that are not counts and small enough to be logarithms of such."""
-    return not are_counts(matrix) and bool(matrix.data.max(initial=0.0) < LARGEST_LOG)
+def look_logged(matrix: sparse.csr_matrix | Rows) -> bool:
+    """True for values that are not counts and small enough to be logarithms of such; ``matrix`` of :func:`counts` or
+    :func:`rows`."""
+    largest = matrix.largest if isinstance(matrix, Rows) else matrix.data.max(initial=0.0)
+    return not are_counts(matrix) and bool(largest < LARGEST_LOG)
 
 
 def library(data: Any, library_id: str | None = None) -> tuple[str, dict[str, Any]] | None:
@@ -187,6 +235,8 @@ def canonical_order(data: Any) -> NDArray[np.intp]:
     It does not depend on positions: rotating, moving or rescaling a section leaves it alone.
     """
     names = table(data).obs_names
+    if names.is_monotonic_increasing and names.is_unique:
+        return np.arange(len(names))
     if not names.is_unique:
         repeated = names[names.duplicated()].unique()
         raise _check.problem(

@@ -30,6 +30,12 @@ PLACES = ["torch:cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_GPU, rea
 
 
 @pytest.fixture(autouse=True)
+def edges(distances: sparse.csr_matrix) -> np.ndarray:
+    """Both ends of every edge, [n_edges, 2]."""
+    found = distances.tocoo()
+    return np.stack([found.row, found.col], axis=1)
+
+
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(_backend.VARIABLE, raising=False)
     _backend.switch.taken()
@@ -92,7 +98,7 @@ def test_neighbours_of_scattered_spots(place: str, seed: int, n: int, k: int, cl
     if clusters:  # also an empty half, and spots far out
         xy[: n // 2] = xy[: n // 2] / 50 + 300
         xy[0] = 2e4
-    ours, theirs = both(place, lambda: graph._knn_pairs(xy, k))
+    ours, theirs = both(place, lambda: edges(graph._knn_distances(xy, k)))
     np.testing.assert_array_equal(theirs, ours)
 
 
@@ -108,7 +114,7 @@ def test_neighbours_on_lattices_where_ties_abound(
     xy = lattice(rows, columns, square=square) @ np.array([[c, s], [-s, c]]) + 1e4
     if doubled and k > 1:
         xy = np.repeat(xy, 2, axis=0)
-    ours, theirs = both(place, lambda: graph._knn_pairs(xy, k))
+    ours, theirs = both(place, lambda: edges(graph._knn_distances(xy, k)))
     np.testing.assert_array_equal(theirs, ours)
 
 
@@ -119,27 +125,27 @@ def test_neighbours_on_lattices_where_ties_abound(
 )
 def test_what_has_no_order_is_left_to_the_cpu(xy: XY) -> None:
     """Which of many coinciding spots are the nearest is for the tree to say."""
-    ours = graph._knn_pairs(xy, 5)
+    ours = edges(graph._knn_distances(xy, 5))
     with sm.device("torch:cpu"):
-        np.testing.assert_array_equal(graph._knn_pairs(xy, 5), ours)
+        np.testing.assert_array_equal(edges(graph._knn_distances(xy, 5)), ours)
     assert _backend.switch.taken() is None
 
 
 def test_crowded_spots_are_left_to_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_accelerate, "MOST_CANDIDATES", 50)
     xy = np.vstack([np.random.default_rng(1).normal(0, 1, (500, 2)), [[1e4, 1e4]]])
-    ours = graph._knn_pairs(xy, 5)
+    ours = edges(graph._knn_distances(xy, 5))
     with sm.device("torch:cpu"):
-        np.testing.assert_array_equal(graph._knn_pairs(xy, 5), ours)
+        np.testing.assert_array_equal(edges(graph._knn_distances(xy, 5)), ours)
     assert _backend.switch.taken() is None
 
 
 def test_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     xy = np.random.default_rng(4).uniform(0, 1e3, (400, 2))
-    ours = graph._knn_pairs(xy, 6)
+    ours = edges(graph._knn_distances(xy, 6))
     monkeypatch.setattr(_accelerate, "CANDIDATES", 300)
     with sm.device("torch:cpu"):
-        np.testing.assert_array_equal(graph._knn_pairs(xy, 6), ours)
+        np.testing.assert_array_equal(edges(graph._knn_distances(xy, 6)), ours)
 
 
 # -- correlograms and interactions ---------------------------------------------------------------------------
@@ -241,7 +247,9 @@ def test_twice_the_same_bytes(place: str, section: Any) -> None:
         torch.set_num_threads(threads)
         with sm.device(place):
             correlogram = crosscov.cross_correlograms(crosscov.lags(xy), [field], [(0, 0)])
-            return tuple(a.tobytes() for a in (smooth.smooth(w, x, 4.0), graph._knn_pairs(xy, 8), correlogram))
+            return tuple(
+                a.tobytes() for a in (smooth.smooth(w, x, 4.0), edges(graph._knn_distances(xy, 8)), correlogram)
+            )
 
     try:
         assert run(1) == run(1) == run(2)

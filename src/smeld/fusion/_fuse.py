@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld.fusion._fusion import Fusion, fusions
-from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, sectioned_graph, spatial_graph
+from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, ones, sectioned_graph, spatial_graph
+from smeld.kernels.rows import Rows
 
 
 def fuse(
@@ -76,10 +78,13 @@ def fuse(
     """
     adata = _adapt.table(data)
     card = fusions[method]
-    counts = _adapt.counts(adata, layer)
     order = _adapt.canonical_order(adata)
+    counts = _adapt.rows(adata, layer, order)
     section, names = _adapt.sections(adata, batch_key)
-    neighbours = _neighbours(adata, section, batch_key, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um)
+    section = section[order]
+    neighbours = _neighbours(
+        adata, section, batch_key, order, graph=graph, n_neighbors=n_neighbors, radius_um=radius_um
+    )
     morph_key = _morphology_key(adata, morphology)
     features = None if morph_key is None else standardised(np.asarray(adata.obsm[morph_key], dtype=np.float64)[order])
     if method in ("sme", "vae"):
@@ -87,34 +92,27 @@ def fuse(
     more = {"names": list(adata.var_names)} if card.facts.get("named") else {}
     try:
         fusion = card.func(
-            _canonical(counts[order]),
+            counts if card.facts.get("streams") else counts.whole(),
             features,
-            _reordered(neighbours, order),
-            batch=section[order] if len(names) > 1 else None,
+            neighbours,
+            batch=section if len(names) > 1 else None,
             seed=seed,
             **options,
             **more,
         )
     except TypeError as error:
         raise _option_error(method, options, error) from error
-    fusion = _restored(fusion, order)
-    _write(adata, fusion, neighbours, key_added or _keys.FUSED_PREFIX + method, batch_key)
+    fusion, key = _restored(fusion, order), key_added or _keys.FUSED_PREFIX + method
+    _write(adata, fusion, _restored_graph(neighbours, order), key, batch_key)
     _keys.record(
         adata,
-        key_added or _keys.FUSED_PREFIX + method,
+        key,
         function="sm.fuse",
         params={"method": method, "graph": neighbours.kind, **options, **fusion.facts},
         seed=seed,
         inputs={"morphology": morph_key, "layer": layer or "X", "batch_key": batch_key},
     )
     return fusion
-
-
-def _canonical(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Sorted, without stored zeros: what is drawn for each count must not depend on how the table was stored."""
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    return counts
 
 
 def _option_error(method: str, options: dict[str, Any], error: TypeError) -> Exception:
@@ -132,12 +130,14 @@ def _neighbours(
     adata: Any,
     section: NDArray[np.intp],
     batch_key: str | None,
+    order: NDArray[np.intp],
     *,
     graph: GraphKind,
     n_neighbors: int,
     radius_um: float | None,
 ) -> SpatialGraph:
-    xy = _adapt.xy_um(adata)
+    """Neighbours of the spots in ``order``, in which ``section`` is."""
+    xy = _adapt.xy_um(adata)[order]
     stored = adata.obsp.get(_keys.DISTANCES)
     made = adata.uns.get(_keys.RECORD, {}).get(_keys.DISTANCES)
     made_here = made is not None and str(made["params"].get("batch_key", "none")) == (batch_key or "none")
@@ -146,8 +146,10 @@ def _neighbours(
             "radius_um has no meaning for this graph", found=f"graph={graph!r}", cure="pass graph='radius' too"
         )
     asked = graph != "auto" or radius_um is not None or n_neighbors != 10
-    if stored is not None and made_here and not asked and _adapt.within_sections(stored, xy, section):
-        return from_distances(sparse.csr_matrix(stored), xy)
+    if stored is not None and made_here and not asked:
+        distances = permuted(sparse.csr_matrix(stored), order)
+        if _adapt.within_sections(distances, xy, section):
+            return from_distances(distances, xy)
     if graph not in ("auto", "lattice", "knn", "radius"):
         raise _check.unknown("graph", graph, ("auto", "lattice", "knn", "radius"))
     try:
@@ -181,7 +183,7 @@ def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip((features - features.mean(axis=0)) / np.where(sd > 1e-12, sd, 1.0), -5.0, 5.0))
 
 
-def _needs_log(adata: Any, counts: sparse.csr_matrix) -> bool:
+def _needs_log(adata: Any, counts: Rows) -> bool:
     """False for values that look like logarithms already; warns, for the statistics then rest on less."""
     if _adapt.are_counts(counts):
         return True
@@ -196,29 +198,30 @@ def _needs_log(adata: Any, counts: sparse.csr_matrix) -> bool:
     return not logged
 
 
-def _reordered(graph: SpatialGraph, order: NDArray[np.intp]) -> SpatialGraph:
-    return SpatialGraph(
-        _permuted(graph.connectivities, order),
-        _permuted(graph.distances, order),
-        graph.kind,
-        graph.pitch_um,
-        graph.xy_um[order],
-    )
-
-
-def _permuted(matrix: sparse.csr_matrix, order: NDArray[np.intp]) -> sparse.csr_matrix:
-    """Rows and columns in ``order``, indices sorted: the same matrix whatever order the input came in."""
+def permuted(matrix: sparse.csr_matrix, order: NDArray[np.intp]) -> sparse.csr_matrix:
+    """Rows and columns in ``order``, indices sorted; the matrix itself where they lie so."""
+    if (order == np.arange(len(order))).all():
+        return matrix
     out = sparse.csr_matrix(matrix[order][:, order])
     out.sort_indices()
     return out
 
 
+def _restored_graph(graph: SpatialGraph, order: NDArray[np.intp]) -> SpatialGraph:
+    """The graph in the order of the table."""
+    back = np.argsort(order)
+    distances = permuted(graph.distances, back)
+    return replace(graph, connectivities=ones(distances), distances=distances, xy_um=graph.xy_um[back])
+
+
 def _restored(fusion: Fusion, order: NDArray[np.intp]) -> Fusion:
     """The result in the order of the table."""
+    if (order == np.arange(len(order))).all():
+        return fusion
     back = np.argsort(order)
     return Fusion(
         fusion.embedding[back],
-        _permuted(fusion.weights, back),
+        permuted(fusion.weights, back),
         fusion.evidence,
         None if fusion.posterior_sd is None else fusion.posterior_sd[back],
         None if fusion.expression is None else fusion.expression[back],

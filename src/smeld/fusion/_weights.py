@@ -12,6 +12,7 @@ from scipy import sparse
 
 from smeld.kernels import evidence, expression, shared, smooth
 from smeld.kernels.graph import SpatialGraph
+from smeld.kernels.rows import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ class Judge:
 
     def __init__(
         self,
-        counts: sparse.csr_matrix,
+        counts: Rows,
         morphology: Float | None,
         graph: SpatialGraph,
         *,
@@ -130,7 +131,7 @@ class Judge:
         self.distances = distances
         self.connected = np.diff(distances.indptr) > 0
         self.trials = evidence.trials(
-            counts[rows],
+            counts.take(rows),
             connectivities,
             n_splits=N_SPLITS,
             n_genes=min(n_genes, JUDGED_GENES),

@@ -15,6 +15,7 @@ from smeld.fusion import _weights
 from smeld.fusion._fusion import Fusion, fusions
 from smeld.kernels import expression, sections, shared, smooth
 from smeld.kernels.graph import SpatialGraph
+from smeld.kernels.rows import Rows, as_rows
 
 N_GENES, N_COMPONENTS = 3000, 30
 #: fewer spots than this cannot be divided into blocks for an error of the evidence
@@ -30,9 +31,11 @@ def _check_options(**given: float | None) -> None:
             raise _check.problem(f"{name} must be {asked}", found=str(value), cure="leave it out for the default")
 
 
-@fusions.add("sme", cite="smeld; S x M x E normalisation after Pham et al. 2023, doi:10.1038/s41467-023-43120-6")
+@fusions.add(
+    "sme", streams=True, cite="smeld; S x M x E normalisation after Pham et al. 2023, doi:10.1038/s41467-023-43120-6"
+)
 def sme(
-    counts: sparse.csr_matrix,
+    counts: sparse.csr_matrix | Rows,
     morphology: NDArray[np.float64] | None,
     graph: SpatialGraph,
     *,
@@ -50,8 +53,9 @@ def sme(
 ) -> Fusion:
     """Evidence-weighted S x M x E fusion.
 
-    ``counts`` CSR [n_obs, n_genes]; ``morphology`` [n_obs, n_features], already standardised, or None; ``graph``
-    the spatial neighbours; ``batch`` int [n_obs] the section of each spot, whose offsets are removed, or None.
+    ``counts`` CSR [n_obs, n_genes], or such a table by blocks of rows; ``morphology`` [n_obs, n_features], already
+    standardised, or None; ``graph`` the spatial neighbours; ``batch`` int [n_obs] the section of each spot, whose
+    offsets are removed, or None.
     ``alpha`` smoothing strength, ``sigma_um`` spatial bandwidth, ``gamma`` and ``eta`` the say of morphology and
     expression in an edge's weight, ``n_morphology`` components of smoothed morphology beside those of expression in
     the embedding: what is None is chosen on held-out counts, or, with ``evidence=False``, gets the fixed default.
@@ -59,16 +63,16 @@ def sme(
     """
     _check_options(alpha=alpha, gamma=gamma, eta=eta, sigma_um=sigma_um, n_genes=n_genes, n_components=n_components)
     _check_options(n_morphology=n_morphology)
-    log_counts = expression.log_normalise(counts) if log_transform else counts.astype(np.float64)
+    rows = as_rows(counts)
+    logged = expression.log_rows(rows) if log_transform else rows.mapped(lambda block, _: block.astype(np.float64))
     size = {"n_genes": n_genes, "n_components": n_components}
-    embedded = expression.embed(log_counts, graph.connectivities, seed=seed, **size)
-    del log_counts  # as large as the counts, and the evidence makes its own
+    embedded = expression.embed(logged, graph.connectivities, seed=seed, **size)
     if batch is not None:
         embedded = _without_batch(embedded, batch, graph, seed=seed)
     given = _weights.Given(alpha, sigma_um, gamma, eta, n_morphology)
     table = None
-    if evidence and not given.all and _can_split(counts, graph):
-        judge = _weights.Judge(counts, morphology, graph, batch=batch, seed=seed, **size)
+    if evidence and not given.all and _can_split(rows, graph):
+        judge = _weights.Judge(rows, morphology, graph, batch=batch, seed=seed, **size)
         use, table = _weights.choose(judge, given, graph, morphology=morphology is not None)
     else:
         use = _weights.fixed(given, graph, morphology=morphology is not None)
@@ -117,9 +121,8 @@ def _morphology_components(
     return np.asarray(found - sections.offsets(found, batch, seed=np.random.SeedSequence(seed))[batch])
 
 
-def _can_split(counts: sparse.csr_matrix, graph: SpatialGraph) -> bool:
-    whole = bool(np.equal(np.mod(counts.data, 1), 0).all())
-    return whole and counts.shape[0] >= FEWEST_SPOTS and graph.distances.nnz > 0
+def _can_split(counts: Rows, graph: SpatialGraph) -> bool:
+    return counts.hold_counts() and counts.shape[0] >= FEWEST_SPOTS and graph.distances.nnz > 0
 
 
 def edge_weights(

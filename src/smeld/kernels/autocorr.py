@@ -7,6 +7,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 
+from smeld.kernels.rows import column_sums
+
 
 @njit(cache=True)
 def _lagged_products(x_indptr, x_indices, x_data, w_indptr, w_indices, w_data, n_genes):  # type: ignore[no-untyped-def]
@@ -43,12 +45,11 @@ def morans_i(x: sparse.csr_matrix, weights: sparse.csr_matrix) -> NDArray[np.flo
     n, n_genes = x.shape
     degree = np.asarray(weights.sum(axis=1)).ravel()
     total = float(degree.sum())
-    mean = np.asarray(x.mean(axis=0)).ravel()
-    lagged = _lagged_products(
-        x.indptr, x.indices, x.data, weights.indptr, weights.indices, weights.data.astype(np.float64), n_genes
-    )
+    _, sums, raw = column_sums(x)
+    mean = sums / n
+    edges = weights.data.astype(np.float64, copy=False)
+    lagged = _lagged_products(x.indptr, x.indices, x.data, weights.indptr, weights.indices, edges, n_genes)
     centred = lagged - 2 * mean * np.asarray(x.T @ degree).ravel() + mean**2 * total
-    raw = np.asarray(x.multiply(x).sum(axis=0)).ravel()
     squares = raw - n * mean**2
     # relative: what cancellation leaves of a constant grows with its square, and the unit of x is arbitrary
     varies = (squares > 1e-10 * raw) & (total > 0)

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 from smeld.kernels.autocorr import morans_i
+from smeld.kernels.rows import MOST_VALUES, ROWS, Rows, as_rows, column_parts, column_sums, row_sums
 
 #: scaled expression is cut here, as is usual in the field, so that single outliers do not make a component
 MAX_SCALED = 10.0
@@ -27,7 +27,8 @@ SPOTS_PER_COMPONENT = 30
 LARGE = 10_000
 #: and with so few genes, for then that is quickest whatever the number of spots
 FEW_GENES = 1_000
-ROWS = 4096
+
+Table = sparse.csr_matrix | Rows
 
 
 class Embedding(NamedTuple):
@@ -41,46 +42,51 @@ class Embedding(NamedTuple):
 
 def log_normalise(counts: sparse.csr_matrix, *, target: float | None = None) -> sparse.csr_matrix:
     """log(1 + counts / library size * target), float64 CSR; ``target`` is the median library size by default."""
-    matrix = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
-    size = np.asarray(matrix.sum(axis=1)).ravel()
+    return _logged(sparse.csr_matrix(counts, dtype=np.float64, copy=True), _size_factors(row_sums(counts), target))
+
+
+def log_rows(counts: Rows, *, target: float | None = None) -> Rows:
+    """:func:`log_normalise` of a table that is never there as a whole: blocks are logged when they are asked for."""
+    scale = _size_factors(row_sums(counts), target)
+    return counts.mapped(lambda block, rows: _logged(block.astype(np.float64), scale[rows]))
+
+
+def _size_factors(size: NDArray[np.float64], target: float | None) -> NDArray[np.float64]:
     if target is None:
         target = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
-    scale = np.divide(target, size, out=np.zeros_like(size), where=size > 0)
+    return np.asarray(np.divide(target, size, out=np.zeros_like(size), where=size > 0))
+
+
+def _logged(matrix: sparse.csr_matrix, scale: NDArray[np.float64]) -> sparse.csr_matrix:
+    """log(1 + values times their row's ``scale``), in place."""
     matrix.data = np.log1p(matrix.data * np.repeat(scale, np.diff(matrix.indptr)))
     return matrix
 
 
-@njit(cache=True)
-def _column_sums(indices, data, n_columns):  # type: ignore[no-untyped-def]
-    seen, total, square = np.zeros(n_columns, dtype=np.int64), np.zeros(n_columns), np.zeros(n_columns)
-    for e in range(indices.size):
-        seen[indices[e]] += data[e] > 0
-        total[indices[e]] += data[e]
-        square[indices[e]] += data[e] * data[e]
-    return seen, total, square
-
-
-def mean_and_sd(x: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def mean_and_sd(x: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and population standard deviation of every column."""
-    _, total, square = _column_sums(x.indices, x.data.astype(np.float64, copy=False), x.shape[1])
+    _, total, square = column_sums(x)
     mean = total / x.shape[0]
     return mean, np.sqrt(np.maximum(square / x.shape[0] - mean**2, 0))
 
 
-def spatially_variable(x: sparse.csr_matrix, weights: sparse.csr_matrix, *, n_genes: int) -> NDArray[np.intp]:
+def spatially_variable(x: Table, weights: sparse.csr_matrix, *, n_genes: int) -> NDArray[np.intp]:
     """Indices of the ``n_genes`` genes with the highest Moran's I, in the order of the table.
 
     Genes seen in fewer than 3 spots are left out. Equal scores go to the gene that stands first.
     """
-    seen = _column_sums(x.indices, x.data, x.shape[1])[0] >= min(MIN_SPOTS, x.shape[0])
+    rows = as_rows(x)
+    n_seen = column_sums(rows)[0]
+    seen = n_seen >= min(MIN_SPOTS, x.shape[0])
     candidates = np.flatnonzero(seen) if seen.any() else np.arange(x.shape[1])
     if len(candidates) <= n_genes:
         return candidates
-    score = morans_i(x[:, candidates], weights)
+    parts = column_parts(n_seen, candidates)
+    score = np.concatenate([morans_i(rows.columns(part).whole(), weights) for part in parts])
     return np.sort(candidates[np.argsort(-score, kind="stable")[:n_genes]])
 
 
-def _scale(x: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _scale(x: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(where columns are cut, what they are divided by)."""
     mean, sd = mean_and_sd(x)
     # relative: rounding leaves a constant column a standard deviation of about 1e-8 of its mean
@@ -99,14 +105,18 @@ def scale_columns(x: sparse.csr_matrix) -> sparse.csr_matrix:
 Components = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
-def scaled_pca(x: sparse.csr_matrix, n_components: int, *, seed: int) -> Components:
+def scaled_pca(x: Table, n_components: int, *, seed: int) -> Components:
     """``pca`` of ``scale_columns(x)``."""
+    rows = as_rows(x)
     if x.shape[0] < LARGE and x.shape[1] > FEW_GENES:
-        return pca(scale_columns(x), n_components, seed=seed)
-    top, sd = _scale(x)
+        return pca(scale_columns(rows.whole()), n_components, seed=seed)
+    top, sd = _scale(rows)
 
     def block(start: int) -> NDArray[np.float64]:
-        return np.asarray(np.minimum(x[start : start + ROWS].toarray(), top) / sd)
+        dense = rows.fetch(start, min(start + ROWS, x.shape[0])).toarray()
+        np.minimum(dense, top, out=dense)
+        dense /= sd
+        return np.asarray(dense)
 
     return _pca_of_blocks(block, x.shape, n_components)
 
@@ -176,19 +186,21 @@ def spatial_components(scores: NDArray[np.float64], weights: sparse.csr_matrix) 
     embedding. At most one component for every ``SPOTS_PER_COMPONENT`` spots, the highest I first: a covariance needs
     spots to be estimated from.
     """
-    moran = morans_i(sparse.csr_matrix(scores), weights)
+    width = max(1, MOST_VALUES // len(scores))
+    parts = range(0, scores.shape[1], width)
+    moran = np.concatenate([morans_i(sparse.csr_matrix(scores[:, i : i + width]), weights) for i in parts])
     keep = np.flatnonzero(moran >= MIN_MORAN)
     most = max(2, len(scores) // SPOTS_PER_COMPONENT)
     keep = keep[np.argsort(-moran[keep], kind="stable")[:most]]
     return np.union1d(keep, [0])
 
 
-def embed(
-    log_counts: sparse.csr_matrix, weights: sparse.csr_matrix, *, n_genes: int, n_components: int, seed: int
-) -> Embedding:
+def embed(log_counts: Table, weights: sparse.csr_matrix, *, n_genes: int, n_components: int, seed: int) -> Embedding:
     """Principal components of the scaled expression of the spatially variable genes, those that vary in space."""
-    genes = spatially_variable(log_counts, weights, n_genes=n_genes)
-    used = log_counts if len(genes) == log_counts.shape[1] else log_counts[:, genes]
-    scores, loadings, ratio = scaled_pca(used, n_components, seed=seed)
+    rows = as_rows(log_counts)
+    genes = spatially_variable(rows, weights, n_genes=n_genes)
+    scores, loadings, ratio = scaled_pca(rows.columns(genes), n_components, seed=seed)
     keep = spatial_components(scores, weights)
+    if len(keep) == scores.shape[1]:
+        return Embedding(scores, genes, loadings, ratio)
     return Embedding(scores[:, keep], genes, loadings[keep], ratio[keep])

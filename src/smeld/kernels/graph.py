@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -19,6 +20,10 @@ GraphKind = Literal["auto", "lattice", "knn", "radius"]
 LATTICE_SHARE, LATTICE_TOLERANCE = 0.8, 0.12
 #: neighbours whose distances differ by less than this (relative) are equally near
 TIE = 1e-6
+#: micrometres between spots that coincide, so that their edge is kept
+NEAREST = 1e-6
+#: spots whose neighbours are sought at a time
+SEARCHED = 500_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def is_square(xy_um: NDArray[np.float64], pitch_um: float) -> bool:
 
 def _nearest_distances(xy_um: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distances to the 8 nearest others, nearest first, infinite where there are fewer."""
-    return np.asarray(cKDTree(xy_um).query(xy_um, k=9)[0][:, 1:])
+    tree = cKDTree(xy_um)
+    return np.concatenate([tree.query(xy_um[i : i + SEARCHED], k=9)[0][:, 1:] for i in range(0, len(xy_um), SEARCHED)])
 
 
 def ring_radius(pitch_um: float, n_rings: int, *, square: bool = False) -> float:
@@ -99,15 +105,15 @@ def spatial_graph(
         raise ValueError("kind='radius' needs radius_um > 0 (micrometres)")
     if pitch is not None:
         radius = ring_radius(pitch, n_rings, square=is_square(xy_um, pitch))
-        pairs = cKDTree(xy_um).query_pairs(radius, output_type="ndarray")
+        distances = _from_pairs(xy_um, cKDTree(xy_um).query_pairs(radius, output_type="ndarray"))
         built = "lattice"
     elif kind == "radius":
-        pairs = cKDTree(xy_um).query_pairs(radius_um, output_type="ndarray")
+        distances = _from_pairs(xy_um, cKDTree(xy_um).query_pairs(radius_um, output_type="ndarray"))
         built = "radius"
     else:
-        pairs = _knn_pairs(xy_um, n_neighbors)
+        distances = _knn_distances(xy_um, n_neighbors)
         built = "knn"
-    return _from_pairs(xy_um, pairs, built, pitch)
+    return SpatialGraph(ones(distances), distances, built, pitch, xy_um)
 
 
 def sectioned_graph(xy_um: NDArray[np.float64], section: NDArray[np.integer], **settings: Any) -> SpatialGraph:
@@ -132,15 +138,14 @@ def sectioned_graph(xy_um: NDArray[np.float64], section: NDArray[np.integer], **
     i, j = (np.concatenate([*part, np.empty(0, dtype=np.intp)]) for part in (rows, columns))
     distances = sparse.csr_matrix((np.concatenate([*lengths, np.empty(0)]), (i, j)), shape=(n, n))
     distances.sort_indices()
-    connectivities = distances.copy()
-    connectivities.data = np.ones_like(connectivities.data)
+    connectivities = ones(distances)
     known = [p for p in pitches if p is not None]
     pitch = float(np.median(known)) if known and len(known) == len(pitches) else None
     return SpatialGraph(connectivities, distances, " and ".join(sorted(kinds)) or "no neighbours", pitch, xy_um)
 
 
-def _knn_pairs(xy_um: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]:
-    """Unordered neighbour pairs [n_pairs, 2], i < j, each once.
+def _knn_distances(xy_um: NDArray[np.float64], n_neighbors: int) -> sparse.csr_matrix:
+    """Distances to the nearest neighbours, made symmetric: an edge if either end names the other.
 
     All that are as near as the k-th are taken: on a lattice, which of them a search finds first hangs on the order of
     the rows and on rounding.
@@ -148,37 +153,98 @@ def _knn_pairs(xy_um: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]
     n = len(xy_um)
     k = min(n_neighbors, n - 1)
     found = _backend.elsewhere("nearest", n, xy_um, k, TIE)
-    i, j = _nearest(xy_um, k) if found is None else found
-    keep = i != j
-    i, j = i[keep], j[keep]
-    low, high = np.minimum(i, j), np.maximum(i, j)
-    code = np.unique(low.astype(np.int64) * n + high)
-    return np.stack([code // n, code % n], axis=1)
+    indptr, near = _nearest(xy_um, k) if found is None else _as_lists(*found, n)
+    size = np.bincount(near, minlength=n) + np.diff(indptr)  # of a row, at most: two ends may name each other
+    start = np.concatenate([[0], np.cumsum(size)])
+    columns = np.empty(start[-1], dtype=np.int32)
+    kept = _both_ways(indptr, near, start, columns)
+    out = np.concatenate([[0], np.cumsum(kept)])
+    indices, data = np.empty(out[-1], dtype=np.int32), np.empty(out[-1])
+    _lengths(start, columns, out, xy_um, indices, data)
+    narrow = out.astype(np.int32) if out[-1] < 2**31 else out
+    return sparse.csr_matrix((data, indices, narrow), shape=(n, n))
 
 
-def _nearest(xy_um: NDArray[np.float64], k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(i, j) for each j among the ``k`` nearest of i, or as near as the k-th; some are a spot with itself."""
+def _nearest(xy_um: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Lists (indptr, members) of the ``k`` nearest of every spot, or as near as the k-th; itself may be among them."""
     n = len(xy_um)
     tree = cKDTree(xy_um)
-    away, near = tree.query(xy_um, k=[*range(1, k + 2), min(k + 2, n)])
-    reach = away[:, k] * (1 + TIE)
-    tied = np.flatnonzero((away[:, -1] <= reach) & (reach > 0)) if n > k + 1 else np.empty(0, dtype=np.intp)
-    also = tree.query_ball_point(xy_um[tied], reach[tied])
-    i = np.concatenate([np.repeat(np.arange(n), k + 1), np.repeat(tied, [len(a) for a in also])])
-    return i, np.concatenate([near[:, : k + 1].ravel(), *(np.asarray(a, dtype=np.intp) for a in also)])
+    members, sizes = [], []
+    for start in range(0, n, SEARCHED):  # what a search returns is several times what is kept of it
+        here = xy_um[start : start + SEARCHED]
+        away, near = tree.query(here, k=[*range(1, k + 2), min(k + 2, n)])
+        reach = away[:, k] * (1 + TIE)
+        tied = np.flatnonzero((away[:, -1] <= reach) & (reach > 0)) if n > k + 1 else np.empty(0, dtype=np.intp)
+        lists = near[:, : k + 1].astype(np.int32)
+        size = np.full(len(here), k + 1)
+        if tied.size:
+            also = tree.query_ball_point(here[tied], reach[tied])
+            whole = [*lists]
+            for i, found in zip(tied, also):
+                whole[i] = np.union1d(lists[i], np.asarray(found, dtype=np.int32))
+                size[i] = len(whole[i])
+            members.append(np.concatenate(whole))
+        else:
+            members.append(lists.ravel())
+        sizes.append(size)
+    return np.concatenate([[0], np.cumsum(np.concatenate(sizes))]), np.concatenate(members)
 
 
-def _from_pairs(xy_um: NDArray[np.float64], pairs: NDArray[np.intp], kind: str, pitch: float | None) -> SpatialGraph:
+def _as_lists(i: NDArray[np.intp], j: NDArray[np.intp], n: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Pairs (i, j) as lists of every i's members, each once."""
+    lists = sparse.csr_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(n, n))
+    return lists.indptr.astype(np.int64), lists.indices.astype(np.int32)
+
+
+@njit(cache=True)
+def _both_ways(indptr, near, start, columns):  # type: ignore[no-untyped-def]
+    """Writes every edge at both ends, from ``start`` on, sorted and once; their number by row."""
+    n = indptr.size - 1
+    filled = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        for e in range(indptr[i], indptr[i + 1]):
+            j = near[e]
+            if j != i:
+                columns[start[i] + filled[i]] = j
+                filled[i] += 1
+                columns[start[j] + filled[j]] = i
+                filled[j] += 1
+    for i in range(n):
+        row = np.sort(columns[start[i] : start[i] + filled[i]])
+        kept = 0
+        for e in range(row.size):
+            if e == 0 or row[e] != row[e - 1]:
+                columns[start[i] + kept] = row[e]
+                kept += 1
+        filled[i] = kept
+    return filled
+
+
+@njit(cache=True)
+def _lengths(start, columns, out, xy, indices, data):  # type: ignore[no-untyped-def]
+    for i in range(out.size - 1):
+        for e in range(out[i + 1] - out[i]):
+            j = columns[start[i] + e]
+            indices[out[i] + e] = j
+            away = np.hypot(xy[i, 0] - xy[j, 0], xy[i, 1] - xy[j, 1])
+            data[out[i] + e] = max(away, NEAREST)
+
+
+def _from_pairs(xy_um: NDArray[np.float64], pairs: NDArray[np.intp]) -> sparse.csr_matrix:
     n = len(xy_um)
     i, j = pairs[:, 0], pairs[:, 1]
     d = np.hypot(xy_um[i, 0] - xy_um[j, 0], xy_um[i, 1] - xy_um[j, 1])
-    d = np.maximum(d, 1e-6)
+    d = np.maximum(d, NEAREST)
     rows, cols = np.concatenate([i, j]), np.concatenate([j, i])
     distances = sparse.csr_matrix((np.concatenate([d, d]), (rows, cols)), shape=(n, n))
     distances.sort_indices()
-    connectivities = distances.copy()
-    connectivities.data = np.ones_like(connectivities.data)
-    return SpatialGraph(connectivities, distances, kind, pitch, xy_um)
+    return distances
+
+
+def ones(distances: sparse.csr_matrix) -> sparse.csr_matrix:
+    """1 for every edge; the pattern is shared, not copied."""
+    ones = np.ones_like(distances.data)
+    return sparse.csr_matrix((ones, distances.indices, distances.indptr), shape=distances.shape)
 
 
 def from_distances(distances: sparse.csr_matrix, xy_um: NDArray[np.float64]) -> SpatialGraph:
@@ -187,9 +253,7 @@ def from_distances(distances: sparse.csr_matrix, xy_um: NDArray[np.float64]) -> 
     stored.setdiag(0)
     stored.eliminate_zeros()
     stored.sort_indices()
-    connectivities = stored.copy()
-    connectivities.data = np.ones_like(connectivities.data)
-    return SpatialGraph(connectivities, stored, "stored", None, xy_um)
+    return SpatialGraph(ones(stored), stored, "stored", None, xy_um)
 
 
 def row_normalise(weights: sparse.csr_matrix) -> sparse.csr_matrix:

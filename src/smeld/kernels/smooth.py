@@ -11,6 +11,9 @@ from smeld.kernels import _backend
 
 Float = NDArray[np.float64]
 
+#: values that are smoothed together, an eighth of a gigabyte: the iteration holds four copies of them
+MOST_VALUES = 16_000_000
+
 
 @njit(cache=True, parallel=True)
 def _edge_squared_distance(indptr, indices, features):  # type: ignore[no-untyped-def]
@@ -53,8 +56,10 @@ def sme_weights(
     ``morphology`` and ``expression`` are edge similarities from ``edge_similarity``. The scaling makes the
     smoothing strength alpha mean the same on every graph. Symmetric CSR [n_obs, n_obs].
     """
-    weights = distances.copy()
-    weights.data = np.exp(-(distances.data**2) / (2 * sigma_um**2))
+    # the pattern is shared, not copied: only values differ
+    weights = sparse.csr_matrix(
+        (np.exp(-(distances.data**2) / (2 * sigma_um**2)), distances.indices, distances.indptr), shape=distances.shape
+    )
     if morphology is not None and gamma > 0:
         weights.data = weights.data * morphology**gamma
     if expression is not None and eta > 0:
@@ -100,7 +105,11 @@ def smooth(weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: floa
     while len(omegas) < n_steps:
         omegas.append(1 / (1 - rho**2 * omegas[-1] / 4))
     z = _backend.elsewhere("smooth", len(x), weights, degree, float(alpha), omegas, x)
-    z = _iterated(weights, degree, float(alpha), omegas, x) if z is None else z
+    if z is None:
+        z, width = np.empty_like(x), max(1, MOST_VALUES // len(x))
+        for i in range(0, x.shape[1], width):  # columns know nothing of each other
+            part = np.ascontiguousarray(x[:, i : i + width])
+            z[:, i : i + width] = _iterated(weights, degree, float(alpha), omegas, part)
     return z[:, 0] if squeeze else z
 
 

@@ -132,7 +132,9 @@ def celltype_interactions(
             cure="lower min_cells",
         )
     *_, present = _lr_inputs.matched(asked, adata, "auto")
-    genes, units = _lr_inputs.units(_lr_inputs.expressed(adata, layer, order).genes, present, adata.var_names)
+    wanted = _lr_inputs.looked_at(adata, present, np.empty(0, dtype=np.intp), False)[0]
+    values = _lr_inputs.expressed(adata, layer, order, wanted)
+    genes, units = _lr_inputs.units(values.genes, present, adata.var_names)
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     seen = (np.diff(genes.indptr) >= min_cells)[index].all(axis=1)
     xy = _adapt.xy_um(adata)[order]

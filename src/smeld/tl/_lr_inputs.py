@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _adapt, _check, _keys
-from smeld.kernels import expression
+from smeld.kernels import expression, rows
 from smeld.lr import LRResult, _resource
 from smeld.lr._resource import JOIN
 
@@ -22,6 +22,8 @@ Float = NDArray[np.float64]
 
 #: whole numbers of more values than this are numbers, not labels
 MOST_LABELS = 50
+#: genes in no pair, evenly spread over the table, among which decoys are sought
+MOST_OUTSIDE = 3_000
 
 
 def matched(asked: pd.DataFrame | None, adata: Any, organism: str) -> tuple[str, int, pd.DataFrame]:
@@ -82,15 +84,31 @@ class Expression:
     library: Float
 
 
-def expressed(adata: Any, layer: str | None, order: NDArray[np.intp]) -> Expression:
-    """Values that look like logarithms already are taken as they are."""
-    counts = _adapt.counts(adata, layer)
-    library = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()[order]
-    logged = counts if _adapt.look_logged(counts) else expression.log_normalise(counts)
-    del counts  # each of these is as large as the section
-    logged = logged.astype(np.float32)
-    logged = logged[order]
-    return Expression(logged.tocsc(), library)
+def expressed(
+    adata: Any, layer: str | None, order: NDArray[np.intp], wanted: NDArray[np.intp] | None = None
+) -> Expression:
+    """Values that look like logarithms already are taken as they are. Columns of genes that are not ``wanted``
+    (numbers; None: all) are left empty."""
+    counts = _adapt.rows(adata, layer, order)
+    library = rows.row_sums(counts)
+    logged = counts if _adapt.look_logged(counts) else expression.log_rows(counts)
+    seen = rows.column_sums(counts)[0]
+    return Expression(rows.to_columns(logged, seen, np.arange(counts.shape[1]) if wanted is None else wanted), library)
+
+
+def looked_at(
+    adata: Any, pairs: pd.DataFrame, outside: NDArray[np.intp], background: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(numbers of the genes whose values are needed, those of ``outside`` among them).
+
+    Genes in no pair serve as decoys, which are sought among a few thousand as well as among all; ``background`` keeps
+    all of them.
+    """
+    taken = {g for column in ("ligand", "receptor") for name in pairs[column] for g in name.split(JOIN)}
+    if not background and len(outside) > MOST_OUTSIDE:
+        outside = outside[np.linspace(0, len(outside) - 1, MOST_OUTSIDE).astype(np.intp)]
+    inside = np.flatnonzero(adata.var_names.isin(taken))
+    return np.union1d(inside, outside), outside
 
 
 def outside(asked: pd.DataFrame, names: Any) -> NDArray[np.intp]:

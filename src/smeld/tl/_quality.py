@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smeld import _adapt, _check, _keys
+from smeld.kernels import rows
 
 #: mitochondrial genes by symbol, human and mouse
 MITOCHONDRIAL = ("MT-", "mt-", "Mt-")
@@ -57,37 +59,35 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
     400
     """
     adata = _adapt.table(data)
-    counts = _adapt.counts(adata, layer).astype(np.float64)  # a copy, and sums that are exact beyond 2^24
-    counts.eliminate_zeros()
+    counts = _adapt.rows(adata, layer)
     before = adata.n_obs
-    total = np.asarray(counts.sum(axis=1)).ravel()
+    mitochondrial = np.asarray(adata.var_names.str.startswith(MITOCHONDRIAL))
+    total, n_genes, share = _by_spot(counts, mitochondrial)
     keep = total >= min_counts
+    if keep.sum() < 2:
+        raise _check.problem(
+            "fewer than 2 spots have enough counts",
+            found=f"{int(keep.sum())} with >= {min_counts:g}",
+            cure="lower min_counts",
+        )
+    n_seen, by_gene, _ = (sums[0] for sums in rows.grouped_sums(counts, keep.astype(np.int64) - 1, 1))
     if not keep.all():
         dropped = int((~keep).sum())
-        if keep.sum() < 2:
-            raise _check.problem(
-                "fewer than 2 spots have enough counts",
-                found=f"{int(keep.sum())} with >= {min_counts:g}",
-                cure="lower min_counts",
-            )
         adata._inplace_subset_obs(keep)
-        counts, total = counts[keep], total[keep]
+        total, n_genes, share = total[keep], n_genes[keep], share[keep]
         what = "without counts" if min_counts <= 1 else f"with fewer than {min_counts:g} counts"
         _check.warn(f"{dropped} of {before} spots {what} were dropped.", adata)
     adata.obs["total_counts"] = total
-    adata.obs["n_genes_by_counts"] = np.diff(counts.indptr)
-    mitochondrial = adata.var_names.str.startswith(MITOCHONDRIAL)
+    adata.obs["n_genes_by_counts"] = n_genes
     if mitochondrial.any():
-        adata.obs["pct_counts_mt"] = (
-            100 * np.asarray(counts[:, mitochondrial].sum(axis=1)).ravel() / np.maximum(total, 1e-12)
-        )
+        adata.obs["pct_counts_mt"] = 100 * share / np.maximum(total, 1e-12)
     logged = np.log1p(total)
     centre = np.median(logged)
     spread = 1.4826 * np.median(np.abs(logged - centre))
     low = logged < centre - LOW_MADS * spread
     adata.obs["low_counts"] = low
-    adata.var["total_counts"] = np.asarray(counts.sum(axis=0)).ravel()
-    adata.var["n_cells_by_counts"] = np.asarray((counts > 0).sum(axis=0)).ravel()
+    adata.var["total_counts"] = by_gene
+    adata.var["n_cells_by_counts"] = n_seen
     _keys.record(
         adata,
         "quality_control",
@@ -95,3 +95,17 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
         params={"min_counts": min_counts, "layer": layer},
     )
     return QualityControl(before, adata.n_obs, adata.n_vars, before - adata.n_obs, int(low.sum()))
+
+
+def _by_spot(
+    counts: rows.Rows, mitochondrial: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
+    """(counts, genes seen, counts of mitochondrial genes) of every spot; float64, exact beyond 2^24."""
+    n = len(counts)
+    total, n_genes, share = np.empty(n), np.empty(n, dtype=np.int32), np.empty(n)
+    for start, block in counts.blocks():
+        here = slice(start, start + block.shape[0])
+        total[here] = rows.row_sums(block)
+        n_genes[here] = np.diff(block.indptr)
+        share[here] = block.astype(np.float64) @ mitochondrial
+    return total, n_genes, share
