@@ -247,6 +247,12 @@ def canonical_order(data: Any) -> NDArray[np.intp]:
     return np.argsort(np.asarray(names, dtype=str), kind="stable")
 
 
+def ordered(values: Any, order: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Values [n_obs, d] in ``order``, float64; not copied where they lie so."""
+    made = np.asarray(values, dtype=np.float64)
+    return made if bool((order == np.arange(len(order))).all()) else np.asarray(made[order])
+
+
 def sections(data: Any, batch_key: str | None) -> tuple[NDArray[np.intp], list[str]]:
     """(number of each spot's section, names of the sections); one section without a name where no key is given."""
     adata = table(data)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from smeld import _check
 from smeld.kernels.rows import MOST_VALUES, ROWS, Rows, in_memory
 
 Int = NDArray[np.intp]
@@ -38,6 +39,12 @@ def rows_of(x: Any, order: Int | None = None) -> Rows:
 
 def _read(part: Any) -> sparse.csr_matrix:
     block = sparse.csr_matrix(part.compute(scheduler="synchronous"), dtype=np.float32)
+    if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < block.shape[1]:
+        raise _check.problem(
+            "the stored counts are damaged",
+            found="a column beyond the last gene",
+            cure="copy the data again: files of it may be missing",
+        )
     return in_memory(block).fetch(0, block.shape[0])
 
 
@@ -67,8 +74,8 @@ def _sorted(stored: Rows, order: Int) -> Rows:
     with ExitStack() as stack:
         buckets = [_Files(Path(folder.name), str(i), stack) for i in range(-(-len(order) // width))]
         for start, block in stored.blocks():
-            for bucket, rows in _by_bucket(place[start : start + block.shape[0]] // width):
-                buckets[bucket].append(place[start + rows], block[rows])
+            for number, rows in _by_bucket(place[start : start + block.shape[0]] // width):
+                buckets[number].append(place[start + rows], block[rows])
     indptr = np.zeros(len(order) + 1, dtype=np.int64)
     with ExitStack() as stack:
         out = _Files(Path(folder.name), "sorted", stack)

@@ -11,7 +11,15 @@ from scipy import sparse
 
 from smeld import _adapt, _check, _keys
 from smeld.fusion._fusion import Fusion, fusions
-from smeld.kernels.graph import GraphKind, SpatialGraph, from_distances, ones, sectioned_graph, spatial_graph
+from smeld.kernels.graph import (
+    GraphKind,
+    SpatialGraph,
+    from_distances,
+    ones,
+    permuted,
+    sectioned_graph,
+    spatial_graph,
+)
 from smeld.kernels.rows import Rows
 
 
@@ -196,15 +204,6 @@ def _needs_log(adata: Any, counts: Rows) -> bool:
         stacklevel=4,
     )
     return not logged
-
-
-def permuted(matrix: sparse.csr_matrix, order: NDArray[np.intp]) -> sparse.csr_matrix:
-    """Rows and columns in ``order``, indices sorted; the matrix itself where they lie so."""
-    if (order == np.arange(len(order))).all():
-        return matrix
-    out = sparse.csr_matrix(matrix[order][:, order])
-    out.sort_indices()
-    return out
 
 
 def _restored_graph(graph: SpatialGraph, order: NDArray[np.intp]) -> SpatialGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 
 from smeld import _adapt, _check, _keys
 from smeld.kernels import expression, smooth, split
+from smeld.kernels.graph import permuted
 
 Float = NDArray[np.float64]
+#: makes an embedding: of a large section few are held at a time, and made again when they are asked for again
+Variant = Callable[[], Float]
 
 #: strengths of smoothing, in multiples of the one that fused
 SCALES = (0.5, 1.0, 2.0)
@@ -20,7 +24,7 @@ KEPT_COUNTS = 0.8
 MOST_SPLIT = 20_000
 
 
-def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.random.SeedSequence) -> list[Float]:
+def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.random.SeedSequence) -> list[Variant]:
     """Embeddings like ``obsm[rep]``, the stored one first, spots in canonical order; that one alone where what it was
     made of is not stored.
 
@@ -30,42 +34,58 @@ def variants(adata: Any, rep: str, *, n_splits: int, scales: bool, seed: np.rand
     agreed with annotation better than either (DLPFC, training seeds 100 to 103: .635 against .630 and .629).
     """
     order = _adapt.canonical_order(adata)
-    stored = np.asarray(adata.obsm[rep], dtype=np.float64)[order]
+    stored = _adapt.ordered(adata.obsm[rep], order)
     facts = adata.uns.get(_keys.RECORD, {}).get(rep, {})
     made_of, loadings = (rep, _keys.TYPE_LOADINGS) if rep == _keys.TYPE_PCA else (_keys.PCA, _keys.LOADINGS)
     alpha = facts.get("params", {}).get("alpha")
     if alpha is None or made_of not in adata.obsm or _keys.SME_WEIGHTS not in adata.obsp:
-        return [stored]
-    weights = adata.obsp[_keys.SME_WEIGHTS][order][:, order].tocsr()
-    weights.sort_indices()
-    full = np.asarray(adata.obsm[made_of], dtype=np.float64)[order]
+        return [lambda: stored]
+    weights = permuted(adata.obsp[_keys.SME_WEIGHTS].tocsr(), order)
+    full = _adapt.ordered(adata.obsm[made_of], order)
     d = full.shape[1]
     beside = stored[:, d:]  # components of morphology: no counts are in them
-    made_here = d + int(facts["params"].get("n_morphology", 0)) == stored.shape[1]
-    learned = stored[:, :d] - smooth.smooth(weights, full, float(alpha)) if made_here else None
-    if learned is None or not _of_this_fusion(learned, facts["params"]):
-        return [stored]
-    by_network = facts["params"].get("method") == "vae"
+    if d + int(facts["params"].get("n_morphology", 0)) != stored.shape[1]:
+        return [lambda: stored]
+    beyond = smooth.smooth(weights, full, float(alpha))
+    np.subtract(stored[:, :d], beyond, out=beyond)
+    if not _of_this_fusion(beyond, facts["params"]):
+        return [lambda: stored]
+    # without a network nothing but rounding lies beyond the smooth
+    learned = (beyond, None) if facts["params"].get("method") == "vae" else (None,)
+    del beyond
     bases = [full]
     if n_splits:
         bases += _thinned(adata, facts.get("inputs", {}), order, full, weights, loadings, n_splits, seed)
-    made = [stored]
+
+    def variant(base: Float, strength: float, part: Float | None) -> Variant:
+        def made() -> Float:
+            smoothed = smooth.smooth(weights, base, strength)
+            if part is not None:
+                smoothed += part
+            return np.hstack([smoothed, beside]) if beside.shape[1] else smoothed
+
+        return made if adata.n_obs > MOST_SPLIT else _kept(made())
+
+    made: list[Variant] = [lambda: stored]
     for i, base in enumerate(bases):
         for scale in SCALES if scales else (1.0,):
-            smoothed = smooth.smooth(weights, base, float(alpha) * scale)
             made += [
-                np.hstack([smoothed + part, beside])
-                for part in ((learned, 0.0 * learned) if by_network else (learned,))
-                if i or scale != 1.0 or part is not learned  # the stored one is there already
+                variant(base, float(alpha) * scale, part)
+                for part in learned
+                if i or scale != 1.0 or part is not learned[0]  # the stored one is there already
             ]
     return made
+
+
+def _kept(embedding: Float) -> Variant:
+    return lambda: embedding
 
 
 def _of_this_fusion(learned: Float, params: Any) -> bool:
     """True if the embedding is the smooth of the stored components, plus what a network learned where one did."""
     if params.get("method") == "vae":
         return bool(np.isclose(learned.std(), float(params.get("correction_sd", np.nan)), rtol=1e-3, atol=1e-6))
-    return bool(np.abs(learned).max(initial=0.0) <= 1e-5)
+    return bool(max(learned.max(initial=0.0), -learned.min(initial=0.0)) <= 1e-5)
 
 
 def _thinned(

@@ -25,6 +25,7 @@ class ReadOptions:
     its pixels to the section's. ``max_megapixels``: pixel limit of images. ``resolution``: which bins or cells, of
     platforms that deliver several ("8um", "cells", "bin50"). ``table``: which table, of stores with several.
     ``outlines``: read the outlines of cells too. ``region_um``: only what lies in x0, y0, x1, y1.
+    ``backed``: a reader that can leaves the counts on disk (``read`` puts away what the others read).
     """
 
     image_scale: float | None = None
@@ -36,6 +37,7 @@ class ReadOptions:
     table: str | None = None
     outlines: bool = False
     region_um: tuple[float, float, float, float] | None = None
+    backed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("image_scale", "um_per_unit", "max_megapixels"):
@@ -79,7 +81,7 @@ def rectangle(region: Any) -> tuple[float, float, float, float]:
 
 
 #: options that every reader heeds by itself, or that ``read`` sees to
-COMMON = ("image_scale", "um_per_unit", "image", "max_megapixels", "image_alignment", "region_um")
+COMMON = ("image_scale", "um_per_unit", "image", "max_megapixels", "image_alignment", "region_um", "backed")
 
 
 def refuse_unused(name: str, uses: Sequence[str], options: ReadOptions) -> None:

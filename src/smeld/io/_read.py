@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from smeld import _adapt, _check, _keys
+from smeld import _adapt, _backed, _check, _keys
 from smeld._image import MAX_MEGAPIXELS
-from smeld.io import _cells, _names, _section
+from smeld.io import _cells, _names, _on_disk, _section
 from smeld.io._platforms import ReadOptions, platforms, rectangle, refuse_unused
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def read(
     table: str | None = None,
     outlines: bool = False,
     region_um: tuple[float, float, float, float] | None = None,
+    backed: bool | str | Path = False,
 ) -> AnnData:
     """Read a section of any platform; its positions are known in micrometres afterwards.
 
@@ -67,6 +68,11 @@ def read(
         Read the outlines of cells (and nuclei) into ``uns["cell_outlines"]``, where the platform delivers them.
     region_um
         x0, y0, x1, y1: cells and spots outside are left out.
+    backed
+        True: counts stay on disk, and ``X`` is a dask array of blocks of rows; quality control, fusion, domains,
+        markers and interactions then need little more memory than their results. ``.h5ad`` and ``.zarr`` files with
+        counts by rows are opened in place; what other platforms deliver is read once and put into a temporary store,
+        or into one at the path that is given here. Needs ``smeld[cluster]``.
 
     Returns
     -------
@@ -100,6 +106,7 @@ def read(
         table,
         outlines,
         None if region_um is None else rectangle(region_um),
+        _wanted_backed(backed),
     )
     if platform not in (None, "auto"):
         card = platforms[str(platform)]
@@ -116,6 +123,8 @@ def read(
     if options.region_um is not None:
         data = _within(data, options.region_um)
     _finish(_adapt.table(data), card.name)
+    if options.backed and not _backed.is_backed(_adapt.table(data).X):
+        _on_disk.put_away(_adapt.table(data), None if backed is True else str(backed))
     params = {
         "image_scale": image_scale,
         "um_per_unit": um_per_unit,
@@ -130,6 +139,14 @@ def read(
     inputs = {"path": str(path), "platform": card.name}
     _keys.record(_adapt.table(data), "read", function="smeld.read", params=params, inputs=inputs)
     return data
+
+
+def _wanted_backed(backed: Any) -> bool:
+    if not isinstance(backed, bool | str | Path):
+        raise _check.problem("backed must be True, False or a path", found=repr(backed)[:80], cure="give one of these")
+    if backed is not False:
+        _on_disk.require_dask()
+    return backed is not False
 
 
 def _within(data: Any, region_um: tuple[float, float, float, float]) -> AnnData:
@@ -238,9 +255,10 @@ def _finish(adata: AnnData, platform: str) -> None:
     if not adata.var_names.is_unique:
         adata.var_names, n_repeated = _section.unique_genes(adata.var_names)
         _section.warn_repeated(adata, n_repeated)
-    counts = _adapt.counts(adata)
-    if not (isinstance(adata.X, sparse.csr_matrix) and adata.X.dtype == np.float32):
-        adata.X = counts
+    counts = _adapt.rows(adata)
+    lazy = _backed.is_backed(adata.X)
+    if not lazy and not (isinstance(adata.X, sparse.csr_matrix) and adata.X.dtype == np.float32):
+        adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
     xy = np.asarray(adata.obsm[_keys.SPATIAL_UM])
     if xy.dtype != np.float64 or xy.shape != (adata.n_obs, 2):
         raise _check.problem(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld import _check, _image, _keys
+from smeld import _backed, _check, _image, _keys
 from smeld.io import _lattice, _pictures, _section
 from smeld.io._platforms import ReadOptions
 
@@ -85,6 +85,8 @@ def _refuse_negative(adata: AnnData) -> None:
             found=f"layers {_check.listed(adata.layers)}",
             cure="store the counts in X",
         )
+    if _backed.is_backed(adata.X):  # looked through by blocks, once the section is read
+        return
     values = adata.X.data if sparse.issparse(adata.X) else np.asarray(adata.X)
     if values.size and np.nanmin(values) < 0:
         places = [f"layers[{k!r}]" for k in adata.layers] + (["raw.X"] if adata.raw is not None else [])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smeld import _check
-from smeld.io import _chunks, _stored
+from smeld.io import _chunks, _on_disk, _stored
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -27,13 +27,16 @@ def anndata_zarr(path: Path, options: ReadOptions) -> AnnData:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of anndata's, about names and old layouts
-            _chunks.refuse_torn_table(zarr.open_group(str(path), mode="r"))
-            adata = anndata.read_zarr(path)
+            group = zarr.open_group(str(path), mode="r")
+            _chunks.refuse_torn_table(group)
+            found = _on_disk.opened(group) if options.backed else None
+            adata = anndata.read_zarr(path) if found is None else found
     except Exception as error:  # zarr and anndata raise many kinds; all mean: not a readable store
         raise _check.problem(
             f"{path.name} cannot be read as AnnData's zarr",
             found=f"{type(error).__name__}: {str(error)[:100]}",
             cure="copy the folder again (it may not be whole), or write it with a current anndata",
         ) from error
-    _chunks.refuse_torn_matrix(adata.X, path.name)
+    if found is None:
+        _chunks.refuse_torn_matrix(adata.X, path.name)
     return _stored.finish(adata, path.stem, "anndata_zarr", options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smeld import _check
-from smeld.io import _stored
+from smeld.io import _on_disk, _stored
 from smeld.io._platforms import ReadOptions, platforms
 
 if TYPE_CHECKING:
@@ -27,15 +27,21 @@ def h5ad(path: Path, options: ReadOptions) -> AnnData:
         raise _check.problem(
             f"{path.name} is a folder", found=_check.listed(found, 3), cure="give one .h5ad file in it"
         )
-    return _stored.finish(_load(path), path.stem, "h5ad", options)
+    return _stored.finish(_load(path, options.backed), path.stem, "h5ad", options)
 
 
-def _load(path: Path) -> AnnData:
+def _load(path: Path, backed: bool) -> AnnData:
     import anndata
+    import h5py
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of anndata's, about names and old layouts: both are dealt with here
+            if backed:
+                with h5py.File(path, "r") as file:
+                    found = _on_disk.opened(file)
+                if found is not None:
+                    return found
             return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds; all mean: not a readable h5ad
         reason = f"{type(error).__name__}: {str(error)[:100]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ LARGE = 10_000
 #: and with so few genes, for then that is quickest whatever the number of spots
 FEW_GENES = 1_000
 
-Table = sparse.csr_matrix | Rows
+Table: TypeAlias = sparse.csr_matrix | Rows
 
 
 class Embedding(NamedTuple):

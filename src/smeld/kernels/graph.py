@@ -153,7 +153,7 @@ def _knn_distances(xy_um: NDArray[np.float64], n_neighbors: int) -> sparse.csr_m
     n = len(xy_um)
     k = min(n_neighbors, n - 1)
     found = _backend.elsewhere("nearest", n, xy_um, k, TIE)
-    indptr, near = _nearest(xy_um, k) if found is None else _as_lists(*found, n)
+    indptr, near = _nearest(xy_um, k) if found is None else _as_lists(found, n)
     size = np.bincount(near, minlength=n) + np.diff(indptr)  # of a row, at most: two ends may name each other
     start = np.concatenate([[0], np.cumsum(size)])
     columns = np.empty(start[-1], dtype=np.int32)
@@ -190,9 +190,11 @@ def _nearest(xy_um: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDA
     return np.concatenate([[0], np.cumsum(np.concatenate(sizes))]), np.concatenate(members)
 
 
-def _as_lists(i: NDArray[np.intp], j: NDArray[np.intp], n: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def _as_lists(
+    pairs: tuple[NDArray[np.intp], NDArray[np.intp]], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Pairs (i, j) as lists of every i's members, each once."""
-    lists = sparse.csr_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(n, n))
+    lists = sparse.csr_matrix((np.ones(len(pairs[0]), dtype=np.int8), pairs), shape=(n, n))
     return lists.indptr.astype(np.int64), lists.indices.astype(np.int32)
 
 
@@ -261,3 +263,12 @@ def row_normalise(weights: sparse.csr_matrix) -> sparse.csr_matrix:
     total = np.asarray(weights.sum(axis=1)).ravel()
     scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
     return sparse.csr_matrix(sparse.diags(scale) @ weights)
+
+
+def permuted(matrix: sparse.csr_matrix, order: NDArray[np.intp]) -> sparse.csr_matrix:
+    """Rows and columns in ``order``, indices sorted; the matrix itself where they lie so."""
+    if bool((order == np.arange(len(order))).all()):
+        return matrix
+    out = sparse.csr_matrix(matrix[order][:, order])
+    out.sort_indices()
+    return out

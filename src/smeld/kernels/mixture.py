@@ -17,6 +17,10 @@ Float = NDArray[np.float64]
 
 #: above this many spots the starts compete on a sample and only the winner sees all of them
 MAX_START_SAMPLE = 20_000
+#: and above this many also the winner sees a sample: means and one covariance are known from these many to three digits
+MAX_FITTED = 200_000
+#: spots whose membership is computed at a time
+BLOCK = 2**18
 RIDGE = 1e-6
 
 
@@ -41,8 +45,14 @@ class Mixture:
 
     def predict_proba(self, x: Float) -> Float:
         """Posterior membership, float64 [n_obs, k], rows sum to 1."""
+        data = np.asarray(x, dtype=np.float64)
         with threadpool_limits(1):
-            return _softmax(self.log_prob(np.asarray(x, dtype=np.float64)))[0]
+            if len(data) <= BLOCK:
+                return _softmax(self.log_prob(data))[0]
+            out = np.empty((len(data), len(self.weights)))
+            for start in range(0, len(data), BLOCK):
+                out[start : start + BLOCK] = _softmax(self.log_prob(data[start : start + BLOCK]))[0]
+            return out
 
 
 def _softmax(log_prob: Float) -> tuple[Float, float]:
@@ -130,6 +140,8 @@ def fit(
     """
     data = np.ascontiguousarray(x, dtype=np.float64)
     rng_sample, *rng_starts = (np.random.default_rng(s) for s in seed.spawn(n_starts + 1))
+    if len(data) > MAX_FITTED:
+        data = data[np.sort(rng_sample.choice(len(data), MAX_FITTED, replace=False))]
     with threadpool_limits(1):
         # an overall whitening makes starts and ridge independent of the scale of the embedding
         mean, unmix = data.mean(0), _whitening(data)

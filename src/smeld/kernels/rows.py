@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 
-Csr = sparse.csr_matrix
+Csr: TypeAlias = sparse.csr_matrix
 Int = NDArray[np.intp]
 
 #: rows of a block

@@ -105,12 +105,19 @@ def smooth(weights: sparse.csr_matrix, values: NDArray[np.floating], alpha: floa
     while len(omegas) < n_steps:
         omegas.append(1 / (1 - rho**2 * omegas[-1] / 4))
     z = _backend.elsewhere("smooth", len(x), weights, degree, float(alpha), omegas, x)
-    if z is None:
-        z, width = np.empty_like(x), max(1, MOST_VALUES // len(x))
-        for i in range(0, x.shape[1], width):  # columns know nothing of each other
-            part = np.ascontiguousarray(x[:, i : i + width])
-            z[:, i : i + width] = _iterated(weights, degree, float(alpha), omegas, part)
+    z = np.asarray(_by_parts(weights, degree, float(alpha), omegas, x) if z is None else z)
     return z[:, 0] if squeeze else z
+
+
+def _by_parts(weights: sparse.csr_matrix, degree: Float, alpha: float, omegas: list[float], x: Float) -> Float:
+    """Few columns at a time, which know nothing of each other."""
+    width = max(1, MOST_VALUES // len(x))
+    if x.shape[1] <= width:
+        return _iterated(weights, degree, alpha, omegas, x)
+    z = np.empty_like(x)
+    for i in range(0, x.shape[1], width):
+        z[:, i : i + width] = _iterated(weights, degree, alpha, omegas, np.ascontiguousarray(x[:, i : i + width]))
+    return z
 
 
 def _iterated(weights: sparse.csr_matrix, degree: Float, alpha: float, omegas: list[float], x: Float) -> Float:

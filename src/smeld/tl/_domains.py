@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from smeld import _adapt, _check, _keys
 from smeld._progress import track
 from smeld.fusion import _types, _variants
+from smeld.fusion._variants import Variant
 from smeld.kernels import consensus, mixture
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def domains(
         chosen = most_stable(selection)
         adata.uns[f"{key}_selection"] = selection
     order = _adapt.canonical_order(adata)
-    found, stability = _membership(variants, chosen, n_starts, seed_fit)
+    found, stability = _membership(variants, adata.n_obs, chosen, n_starts, seed_fit)
     prob = np.empty((adata.n_obs, chosen))
     prob[order] = _by_size(found)
     names = [str(k + 1) for k in range(chosen)]
@@ -219,29 +220,41 @@ def _check_number(n_domains: int | None, n_obs: int) -> None:
         )
 
 
-def _membership(variants: Sequence[Float], k: int, n_starts: int, seed: np.random.SeedSequence) -> tuple[Float, float]:
+def _membership(
+    variants: Sequence[Variant], n: int, k: int, n_starts: int, seed: np.random.SeedSequence
+) -> tuple[Float, float]:
     """(mean membership [n_obs, k], stability) over the best starts of every variant.
 
     The members are compared on a sample where there are many spots, and summed one by one: never all held at once.
     """
-    n = len(variants[0])
     if k == 1:
         return np.ones((n, 1)), 1.0
     sample_seed, *seeds = seed.spawn(1 + len(variants))
     kept = min(n_starts, KEPT_STARTS if len(variants) > 1 else max(1, n_starts // 2))
-    fitted = [
-        (x, model) for x, s in zip(variants, seeds) for model in mixture.fit(x, k, seed=s, n_starts=n_starts)[:kept]
-    ]
-    rows = np.arange(n)
-    if n > mixture.MAX_START_SAMPLE:
-        rows = np.sort(np.random.default_rng(sample_seed).choice(n, mixture.MAX_START_SAMPLE, replace=False))
-    agreed = consensus.consensus([model.predict_proba(x[rows]) for x, model in fitted])
+    rows = _sample(n, sample_seed)
+    fitted, members = [], []
+    for made, s in zip(variants, seeds):
+        x = made()
+        models = mixture.fit(x, k, seed=s, n_starts=n_starts)[:kept]
+        fitted.append(models)
+        members += [model.predict_proba(x[rows]) for model in models]
+    agreed = consensus.consensus(members)
     if len(rows) == n:
         return agreed.prob, agreed.stability
-    total = np.zeros((n, k))
-    for (x, model), columns in zip(fitted, agreed.order):
-        total += model.predict_proba(x)[:, columns]
-    return total / len(fitted), agreed.stability
+    total, columns = np.zeros((n, k)), iter(agreed.order)
+    for made, models in zip(variants, fitted):
+        x = made()
+        for model in models:
+            total += model.predict_proba(x)[:, next(columns)]
+    total /= len(members)
+    return total, agreed.stability
+
+
+def _sample(n: int, seed: np.random.SeedSequence) -> NDArray[np.intp]:
+    """Numbers of all spots, or of some of many."""
+    if n <= mixture.MAX_START_SAMPLE:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, mixture.MAX_START_SAMPLE, replace=False))
 
 
 def _by_size(prob: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -277,22 +290,23 @@ def most_stable(selection: pd.DataFrame) -> int:
     return int(good.loc[distance.idxmin(), "n_domains"])
 
 
-def _unscaled(variants: Sequence[Float], scales: bool) -> list[Float]:
+def _unscaled(variants: Sequence[Variant], scales: bool) -> list[Variant]:
     """The stored embedding and those of its kind from split counts: what the number of domains is judged on."""
     n_scales = len(_variants.SCALES) if scales and len(variants) > 1 else 1
     return [variants[0], *variants[n_scales + n_scales // 2 :: n_scales]]
 
 
 def _selection(
-    variants: Sequence[Float], largest: int, n_effective: float, seed: np.random.SeedSequence
+    variants: Sequence[Variant], largest: int, n_effective: float, seed: np.random.SeedSequence
 ) -> pd.DataFrame:
     """BIC of the best fit to the stored embedding, and how far fits to all variants agree, by number of domains."""
     import pandas as pd
 
-    rows = []
+    rows, embeddings = [], [made() for made in variants]
+    sample = _sample(len(embeddings[0]), seed)
     for k, s in track(list(zip(range(1, largest + 1), seed.spawn(largest))), "number of domains"):
-        models = [mixture.fit(x, k, seed=c, n_starts=5) for x, c in zip(variants, s.spawn(len(variants)))]
-        members = [m.predict_proba(x) for x, fits in zip(variants, models) for m in fits[:2]]
+        models = [mixture.fit(x, k, seed=c, n_starts=5) for x, c in zip(embeddings, s.spawn(len(embeddings)))]
+        members = [m.predict_proba(x[sample]) for x, fits in zip(embeddings, models) for m in fits[:2]]
         stability = 1.0 if k == 1 else consensus.consensus(members).stability
         rows.append((k, mixture.bic(models[0][0], n_effective), stability))
     return pd.DataFrame(rows, columns=["n_domains", "bic", "stability"])
