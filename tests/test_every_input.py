@@ -112,6 +112,12 @@ def _layer(adata: AnnData) -> AnnData:
     return adata
 
 
+def _on_disk(adata: AnnData) -> AnnData:
+    """Blocks of 64 rows behind dask, as ``sm.read(..., backed=True)`` gives them."""
+    array = pytest.importorskip("dask.array", reason="needs smeld[cluster]")
+    return _with(adata, array.from_array(adata.X, chunks=(64, adata.n_vars), asarray=False))
+
+
 #: by kind: the section as it is stored there
 KINDS: dict[str, Callable[[AnnData], Any]] = {
     "csc, float64": lambda a: _with(a, sparse.csc_matrix(a.X, dtype=np.float64)),
@@ -120,6 +126,7 @@ KINDS: dict[str, Callable[[AnnData], Any]] = {
     "view": _view,
     "layer": _layer,
     "SpatialData": _spatialdata,
+    "on disk": _on_disk,
 }
 
 
@@ -224,6 +231,12 @@ def test_plots_are_the_same(plain: tuple[AnnData, dict[str, Any]], name: str) ->
     alone, inside = _picture(PLOTS[name](adata)), _picture(PLOTS[name](_spatialdata(adata)))
     assert np.array_equal(alone, inside)
     assert len(np.unique(alone.reshape(-1, 4), axis=0)) > 5  # something was drawn
+
+
+@pytest.mark.parametrize("name", ["gene", "gene_courses", "gene_order", "interaction_map", "markers"])
+def test_plots_of_genes_are_the_same_where_counts_are_on_disk(plain: tuple[AnnData, dict[str, Any]], name: str) -> None:
+    adata, _ = plain
+    assert np.array_equal(_picture(PLOTS[name](adata)), _picture(PLOTS[name](_on_disk(adata.copy()))))
 
 
 def test_a_table_named_in_the_attributes_is_used(section: AnnData) -> None:

@@ -27,6 +27,11 @@ def is_backed(x: Any) -> bool:
     return type(x).__module__.startswith("dask.")
 
 
+def in_memory_matrix(x: Any) -> Any:
+    """What a dask array holds; anything else as it is."""
+    return x.compute(scheduler="synchronous") if is_backed(x) else x
+
+
 def rows_of(x: Any, order: Int | None = None) -> Rows:
     """The table by blocks of rows; in ``order`` (row numbers) where that is given.
 
@@ -39,13 +44,16 @@ def rows_of(x: Any, order: Int | None = None) -> Rows:
 
 def _read(part: Any) -> sparse.csr_matrix:
     block = sparse.csr_matrix(part.compute(scheduler="synchronous"), dtype=np.float32)
-    if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < block.shape[1]:
+    inside = not block.nnz or 0 <= block.indices.min() <= block.indices.max() < block.shape[1]
+    made = in_memory(block).fetch(0, block.shape[0]) if inside else block
+    # zeros may be stored and are dropped; a value that comes twice is what missing chunks read as
+    if not inside or made.nnz < np.count_nonzero(block.data):
         raise _check.problem(
-            "the stored counts are damaged",
-            found="a column beyond the last gene",
-            cure="copy the data again: files of it may be missing",
+            "the stored counts are not whole",
+            found="entries that come twice, or a column beyond the last gene",
+            cure="copy the data again: files of it may be missing; or read it without backed",
         )
-    return in_memory(block).fetch(0, block.shape[0])
+    return made
 
 
 class _Files:

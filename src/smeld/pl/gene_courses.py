@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld import _adapt, _check, _keys
+from smeld import _adapt, _backed, _check, _keys
 from smeld.kernels._threads import one_thread
 from smeld.kernels.expression import log_normalise
 from smeld.pl import _canvas, _colors, _places, trajectory_maps
@@ -326,7 +326,7 @@ def _values(table: AnnData, names: list[str], layer: str | None) -> tuple[Float,
     stored = table.X if layer is None else table.layers[layer]
     if stored is None:
         raise _check.problem("the table has no matrix X", cure="name a layer")
-    matrix = sparse.csr_matrix(stored, dtype=np.float64)
+    matrix = sparse.csr_matrix(_backed.in_memory_matrix(stored), dtype=np.float64)
     label = "X" if layer is None else shown(layer)
     if matrix.data.min(initial=0.0) >= 0 and _adapt.are_counts(matrix):
         matrix, label = log_normalise(matrix), "log(1 + counts)"

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize, to_rgba
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld import _adapt, _check, _keys
+from smeld import _adapt, _backed, _check, _keys
 from smeld.pl import _canvas, _colors
 from smeld.pl._text import shown
 
@@ -231,7 +231,7 @@ def _column(table: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]
     matrix = table.X if layer is None else table.layers[layer]
     if matrix is None:
         raise _check.problem("the table has no matrix X", cure="name a layer")
-    column = matrix[:, [int(place[0])]]
+    column = _backed.in_memory_matrix(matrix[:, [int(place[0])]])
     return np.asarray(column.toarray() if sparse.issparse(column) else column, dtype=np.float64).ravel()
 
 

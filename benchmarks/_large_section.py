@@ -1,0 +1,107 @@
+"""A section of any size, written block by block: nothing of its size is held, so that ten million cells can be made.
+
+Domains and cell types are those of a simulated section of 50,000 cells, enlarged; every cell's counts are drawn anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+BASE, BLOCK = 50_000, 50_000
+
+
+def write(n_obs: int, n_genes: int, folder: Path, *, mean_counts: float | None = None, seed: int = 0) -> None:
+    """An AnnData as zarr, ``obs["truth_domain"]`` beside positions and counts; cells at the base's density."""
+    import anndata as ad
+    import pandas as pd
+    import zarr
+
+    import smeld as sm
+
+    warnings.simplefilter("ignore")
+    given = {} if mean_counts is None else {"mean_counts": mean_counts}
+    base = sm.datasets.simulate(min(BASE, n_obs), n_genes, layout="cells", image=False, seed=seed, **given)
+    rates, kind = _profiles(base)
+    side = np.ptp(base.obsm["spatial_um"], axis=0).max() * np.sqrt(n_obs / base.n_obs)
+    shrink = np.sqrt(n_obs / base.n_obs)
+    tree = cKDTree(base.obsm["spatial_um"] - base.obsm["spatial_um"].min(axis=0))
+    rng = np.random.default_rng(seed)
+    group = zarr.open_group(str(folder), mode="w")
+    names = [f"c{i:09d}" for i in range(n_obs)]
+    xy, of = np.empty((n_obs, 2)), np.empty(n_obs, dtype=np.int32)
+    stored = _Csr(group, n_genes)
+    for start in range(0, n_obs, BLOCK):
+        stop = min(start + BLOCK, n_obs)
+        xy[start:stop] = rng.uniform(0, side, (stop - start, 2))
+        of[start:stop] = tree.query(xy[start:stop] / shrink)[1]
+        library = rng.lognormal(0.0, 0.4, stop - start)[:, None]
+        stored.append(rng.poisson(rates[kind[of[start:stop]]] * library).astype(np.float32))
+    stored.finish(n_obs)
+    domain = base.obs["truth_domain"].astype("category")
+    obs = pd.DataFrame(
+        {"truth_domain": pd.Categorical.from_codes(domain.cat.codes.to_numpy()[of], domain.cat.categories)}, index=names
+    )
+    obsm = {"spatial": xy, "spatial_um": xy}
+    elements: dict[str, Any] = {"obs": obs, "var": base.var[[]], "obsm": obsm, "uns": {}}
+    for name, element in elements.items():
+        ad.io.write_elem(group, name, element)
+    group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+
+
+def _profiles(base: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean counts of every kind of cell (domain and type) and every cell's kind."""
+    names = base.obs["truth_domain"].astype(str) + ":" + base.obs["truth_cell_type"].astype(str)
+    kinds = names.astype("category").cat.codes.to_numpy()
+    counts = base.X.tocsr()
+    return np.stack([np.asarray(counts[kinds == k].mean(axis=0)).ravel() for k in range(kinds.max() + 1)]), kinds
+
+
+class _Csr:
+    """A CSR matrix in a store, appended to."""
+
+    def __init__(self, group: Any, n_genes: int) -> None:
+        self.made = group.create_group("X")
+        self.n_genes, self.ends = n_genes, [np.zeros(1, dtype=np.int64)]
+        types = {"data": np.float32, "indices": np.int32}
+        self.arrays = {
+            name: self.made.create_array(name, shape=(0,), dtype=dtype, chunks=(2**18,))
+            for name, dtype in types.items()
+        }
+
+    def append(self, dense: np.ndarray) -> None:
+        rows, columns = np.nonzero(dense)
+        last = int(self.ends[-1][-1])
+        values = {"data": dense[rows, columns], "indices": columns.astype(np.int32)}
+        for name, array in self.arrays.items():
+            array.resize((last + len(columns),))
+            array[last:] = values[name]
+        self.ends.append(last + np.cumsum(np.bincount(rows, minlength=len(dense))))
+
+    def finish(self, n_obs: int) -> None:
+        indptr = np.concatenate(self.ends)
+        self.arrays["indptr"] = self.made.create_array("indptr", shape=indptr.shape, dtype=np.int64, chunks=(2**18,))
+        self.arrays["indptr"][:] = indptr
+        for array in self.arrays.values():
+            array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        shape = [n_obs, self.n_genes]
+        self.made.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("cells", type=int)
+    parser.add_argument("genes", type=int)
+    parser.add_argument("--mean-counts", type=float)
+    options = parser.parse_args(argv)
+    write(options.cells, options.genes, options.folder, mean_counts=options.mean_counts)
+
+
+if __name__ == "__main__":
+    main()
