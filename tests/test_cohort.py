@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import errno
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -257,6 +259,26 @@ def test_no_more_workers_than_memory_holds(sections: Path, tmp_path: Path) -> No
     said: list[str] = []
     assert [_cohort._fitting(samples, 4, int(peak * k), said.append) for k in (0.5, 1.5, 2.5, 9)] == [4, 1, 2, 4]
     assert "1 in place of 4 workers" in said[0]
+
+
+def test_each_sample_begins_ends_and_says_how_long_the_rest_takes(
+    sections: Path, tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = write_sheet(sections / "sheet.csv", "sample,path", *(f"{'ABC'[k]},s{k}.h5ad" for k in range(3)))
+    samples = _cohort.read_sheet(sheet, tmp_path / "out", {})
+    pipeline.run(samples[0].config, tmp_path / "out" / "A")
+    clock = iter([0.0, 1.0, 60.0, 61.0])
+    monkeypatch.setattr(_cohort, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    said: list[str] = []
+    _cohort.run(samples, tmp_path / "out", say=said.append)
+    assert [re.sub(r"in \d s", "in 0 s", m) for m in said if m.endswith(" begins") or " of 3: " in m] == [
+        "A begins",
+        "1 of 3: A was finished already",
+        "B begins",
+        "2 of 3: B done in 0 s; the rest in about 60 s",
+        "C begins",
+        "3 of 3: C done in 0 s",
+    ]
 
 
 # -- the summary ---------------------------------------------------------------------------------------------

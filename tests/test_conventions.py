@@ -27,6 +27,7 @@ LENGTHS = re.compile(r"(^|_)(radius|distance|diameter|tile|sigma|pitch|spacing|s
 #: raised as they are, for the reason given; everything else that a user meets is made by _check
 RAISED = {
     "__init__.py": {"AttributeError": "what Python expects of a module's __getattr__"},
+    "_cluster.py": {"RuntimeError": "what a worker met is no fault of the user's input"},
     "_registry.py": {"ValueError": "a plug-in's author, not a user, registers a name twice"},
     "_image_tiff.py": {"ValueError": "caught by _image, which makes the line for the user"},
     "_image_zarr.py": {"ValueError": "caught by _image, which makes the line for the user"},

@@ -141,11 +141,6 @@ def test_a_dry_run_says_what_to_expect_and_does_nothing(section: Path, tmp_path:
     assert lines[0].startswith("A: 60 spots") and lines[1].startswith("B: bad.h5ad cannot be read")
 
 
-def test_jobs_are_for_sheets(section: Path, tmp_path: Path, capsys: Capture) -> None:
-    called = command_line.call(capsys, "run", section, "--out", tmp_path / "out", "--jobs", "2")
-    assert called.code == 2 and "give a sample sheet" in called.error
-
-
 # -- what was used -------------------------------------------------------------------------------------------
 
 

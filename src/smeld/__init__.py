@@ -30,6 +30,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "lr": ("smeld.lr", None),
     "datasets": ("smeld.datasets", None),
     "device": ("smeld.nn._switch", "device"),
+    "cluster": ("smeld._cluster", "cluster"),
     "InputError": ("smeld._check", "InputError"),
     "SmeldWarning": ("smeld._check", "SmeldWarning"),
 }
@@ -54,6 +55,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from smeld import datasets, io, lr, morph, pl, tl
     from smeld._check import InputError, SmeldWarning
+    from smeld._cluster import cluster
     from smeld._report import report
     from smeld.fusion import fuse, fusions
     from smeld.io import read, write

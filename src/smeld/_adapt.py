@@ -93,11 +93,10 @@ def rows(data: Any, layer: str | None = None, order: NDArray[np.intp] | None = N
     x = _matrix(adata, layer)
     if order is not None and bool((order == np.arange(len(order))).all()):
         order = None
-    if _backed.is_backed(x):
-        made = _backed.rows_of(x, order)
-    else:
-        made = in_memory(sparse.csr_matrix(x, dtype=np.float32), order)
-    return _checked(made)
+    if not _backed.is_backed(x):
+        return _checked(in_memory(sparse.csr_matrix(x, dtype=np.float32), order))
+    seen = _backed.once(x, lambda: _checked(_backed.rows_of(x)))
+    return replace(_backed.rows_of(x, order), whole_numbers=seen[0], largest=seen[1])
 
 
 def _checked(made: Rows) -> Rows:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,19 @@ PARTS = {"row": np.int64, "size": np.int64, "indices": np.int32, "data": np.floa
 def is_backed(x: Any) -> bool:
     """True for a dask array."""
     return type(x).__module__.startswith("dask.")
+
+
+#: what was seen of tables that are still there, by the number of the object
+_seen: dict[int, tuple[weakref.ref[Any], tuple[bool | None, float]]] = {}
+
+
+def once(x: Any, look: Callable[[], Rows]) -> tuple[bool | None, float]:
+    """(whether all values are whole numbers, the largest) of a dask array: it is looked through the first time only."""
+    found = _seen.get(id(x))
+    if found is None or found[0]() is not x:
+        made, number = look(), id(x)
+        _seen[number] = weakref.ref(x, lambda _: _seen.pop(number, None)), (made.whole_numbers, made.largest)
+    return _seen[id(x)][1]
 
 
 def in_memory_matrix(x: Any) -> Any:

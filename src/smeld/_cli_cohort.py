@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import typer
 
 from smeld import _check
 from smeld._cli_base import console, new_say, state
+
+#: what a worker was seen to need at most, as a share of what the process that has the section is expected to
+WORKER_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -77,23 +81,50 @@ def _finish_sheet(outcomes: Any, out: Path) -> None:
         raise typer.Exit(1)
 
 
-def before_section(config: Any, where: Where) -> bool:
-    """What is to be done before one section is run; False if that was all."""
-    if where.jobs != 1 or where.scheduler is not None:
-        raise _check.problem(
-            "--jobs and --scheduler share samples out",
-            found=f"one section, {Path(config.path).name}",
-            cure="leave them out, or give a sample sheet (a .csv with the columns sample and path)",
-        )
+@dataclass(frozen=True)
+class Plan:
+    """How one section is run: with how many workers, and whether its counts stay on disk."""
+
+    workers: int
+    backed: bool = False
+
+
+def before_section(config: Any, where: Where) -> Plan | None:
+    """What is to be done before one section is run; None if that was all."""
     limit = where.limit_bytes()
     if where.dry_run:
         _show_estimates([(Path(config.path).name, config)], limit)
-        return False
-    if limit is not None:
-        from smeld import _estimate
+        return None
+    if limit is None:
+        return Plan(where.jobs)
+    from smeld import _estimate
 
-        _estimate.refuse_over(config, limit)
-    return True
+    fit = _estimate.fit(config, limit)
+    if fit.backed:
+        new_say()("the counts stay on disk: in memory they would need more than is allowed")
+    if where.scheduler is not None:
+        return Plan(where.jobs, fit.backed)
+    return Plan(_fitting(where.jobs, limit - fit.peak_bytes, WORKER_SHARE * fit.peak_bytes), fit.backed)
+
+
+def _fitting(jobs: int, free: float, of_worker: float) -> int:
+    """As many workers as fit beside the process that has the section; 1 means that there are none."""
+    fit = max(1, min(jobs, int(free // of_worker)))
+    if fit < jobs:
+        new_say()(f"{fit} in place of {jobs} workers: each may need {of_worker / 1e9:.1f} GB more")
+    return fit
+
+
+def section_workers(out: Path, jobs: int, scheduler: str | None) -> AbstractContextManager[None]:
+    """The workers that share the tiles and pairs of one section. What a scheduler's workers exchange lies beside the
+    results, where all of them see it."""
+    from smeld import _cluster
+
+    scratch = None
+    if scheduler is not None:
+        scratch = out.expanduser().absolute().parent
+        scratch.mkdir(parents=True, exist_ok=True)
+    return _cluster.cluster(jobs, scheduler, scratch=scratch)
 
 
 def _show_estimates(configs: list[tuple[str, Any]], limit_bytes: int | None) -> None:
@@ -104,9 +135,9 @@ def _show_estimates(configs: list[tuple[str, Any]], limit_bytes: int | None) -> 
     for name, config in configs:
         try:
             size = _estimate.size_of(config)
-            typer.echo(f"{name}: {_estimate.sentence(size, _estimate.estimate(size, config))}")
-            if limit_bytes is not None:
-                _estimate.refuse_over(config, limit_bytes)
+            backed = limit_bytes is not None and _estimate.fit(config, limit_bytes).backed
+            line = _estimate.sentence(size, _estimate.estimate(size, config, backed=backed))
+            typer.echo(f"{name}: {line}{'; the counts stay on disk' * backed}")
         except _check.InputError as error:
             typer.echo(f"{name}: {error}")
             over += 1

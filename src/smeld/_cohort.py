@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import html
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -43,10 +44,9 @@ def do(task: Task, say: Say = lambda message: None) -> Outcome:
     try:
         if finished(folder, task.config):
             return replace(_facts(folder, task.name), ran=BEFORE)
-        if task.limit_bytes is not None:
-            _estimate.refuse_over(task.config, task.limit_bytes)
+        backed = task.limit_bytes is not None and _estimate.fit(task.config, task.limit_bytes).backed
         with _estimate.peak() as peak_mb:
-            pipeline.run(task.config, folder, say=say)
+            pipeline.run(task.config, folder, backed=backed, say=say)
         return replace(_facts(folder, task.name), peak_mb=peak_mb())
     except _check.InputError as error:
         return Outcome(task.name, REFUSED, error=str(error))
@@ -112,7 +112,7 @@ def run(
         What all workers may take together (with ``scheduler``: each sample). Samples expected to need more are refused,
         and ``jobs`` is lowered until the workers fit.
     say
-        Told each sample's end; without workers also its steps.
+        Told each sample's beginning and end, and how long the rest will take; without workers also its steps.
 
     Returns
     -------
@@ -132,12 +132,22 @@ def run(
     tasks = [Task(s.name, s.config, str((out / s.name).absolute()), memory_bytes) for s in samples]
     outcomes: dict[int, Outcome] = {}
     task = partial(_told, say=say) if serial else do
-    for index, result in _cluster.each(task, tasks, jobs=jobs, scheduler=scheduler, memory_bytes=memory_bytes):
+    started = time.perf_counter()
+    results = _cluster.each(
+        task,
+        tasks,
+        jobs=jobs,
+        scheduler=scheduler,
+        memory_bytes=memory_bytes,
+        begun=lambda index: say(f"{samples[index].name} begins"),
+    )
+    for index, result in results:
         outcome = _outcome(samples[index].name, result)
         if outcome.ran == BEFORE:
             outcome = replace(outcome, peak_mb=earlier.get(outcome.sample))
         outcomes[index] = outcome
-        say(f"{len(outcomes)} of {len(samples)}: {outcome.sample} {_ending(outcome)}")
+        rest = _rest(outcomes.values(), len(samples), time.perf_counter() - started)
+        say(f"{len(outcomes)} of {len(samples)}: {outcome.sample} {_ending(outcome)}{rest}")
         _try_summary(samples, outcomes, out, say)
     write_summary(samples, outcomes, out)
     return [outcomes[i] for i in range(len(samples))]
@@ -157,6 +167,13 @@ def _ending(outcome: Outcome) -> str:
     if outcome.state != DONE:
         return f"{outcome.state}: {outcome.error}"
     return "was finished already" if outcome.ran == BEFORE else f"done in {outcome.seconds or 0:.0f} s"
+
+
+def _rest(outcomes: Collection[Outcome], n_samples: int, seconds: float) -> str:
+    """How long the others will take, if they take as long as those that were done; empty where nothing tells."""
+    n_done = sum(outcome.state == DONE and outcome.ran != BEFORE for outcome in outcomes)
+    n_left = n_samples - len(outcomes)
+    return f"; the rest in about {_estimate.duration(seconds / n_done * n_left)}" if n_done and n_left else ""
 
 
 def _fitting(samples: Sequence[Sample], jobs: int, memory_bytes: int, say: Say) -> int:

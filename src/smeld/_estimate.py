@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from smeld import _adapt, _check, io
+from smeld import _adapt, _check, fusion, io
 from smeld._run_config import NO_ENCODER, RunConfig
 
 #: evidence looks at no more spots than this, and seconds grow slowly from there on
@@ -24,8 +25,14 @@ SECONDS: Mapping[str, float] = MappingProxyType(
 )
 #: bytes of resident memory, by term
 BYTES: Mapping[str, float] = MappingProxyType(
-    {"one": 4.0e8, "spots": 4.5e3, "counts": 12.0, "evidence": 49.0, "megapixels": 3e6}
+    {"one": 4.0e8, "spots": 1.6e3, "counts": 8.5, "evidence": 49.0, "megapixels": 3e6}
 )
+#: the same where the counts stay on disk
+BYTES_BACKED: Mapping[str, float] = MappingProxyType({**BYTES, "one": 5.0e8, "counts": 0.0})
+#: bytes for every count of a table that is read whole
+READ_WHOLE = 16.0
+#: platforms whose files are opened in place; of the others the counts are read once before they are put away
+IN_PLACE = (".h5ad", ".zarr")
 #: how far off a measured run may be, as a factor: what was seen, rounded up (docs/scale.md)
 FACTOR_SECONDS, FACTOR_BYTES = 2.2, 1.2
 
@@ -52,7 +59,7 @@ class Estimate:
     without: tuple[str, ...] = ()
 
 
-def estimate(size: Size, config: RunConfig) -> Estimate:
+def estimate(size: Size, config: RunConfig, *, backed: bool = False) -> Estimate:
     """The expected cost of ``smeld run`` with this configuration.
 
     Parameters
@@ -61,6 +68,8 @@ def estimate(size: Size, config: RunConfig) -> Estimate:
         Of the section, from :func:`size_of`.
     config
         What is to be run: evidence, an image and an encoder cost more.
+    backed
+        Whether the counts stay on disk.
 
     Returns
     -------
@@ -76,7 +85,10 @@ def estimate(size: Size, config: RunConfig) -> Estimate:
     """
     found = terms(size, config)
     seconds = sum(SECONDS.get(name, 0.0) * value for name, value in found.items())
-    peak_bytes = sum(BYTES.get(name, 0.0) * value for name, value in found.items())
+    needed = BYTES_BACKED if backed else BYTES
+    peak_bytes = sum(needed.get(name, 0.0) * value for name, value in found.items())
+    if backed and Path(config.path).suffix not in IN_PLACE:
+        peak_bytes = max(peak_bytes, BYTES["one"] + READ_WHOLE * found["counts"])
     return Estimate(seconds, peak_bytes, _not_measured(config))
 
 
@@ -119,15 +131,16 @@ def size_of(config: RunConfig) -> Size:
         For what ``sm.read`` refuses.
     """
     path = Path(config.path)
-    if config.region_um is None and path.suffix == ".h5ad" and path.is_file() and config.image is None:
-        found = _size_of_h5ad(path)
+    if config.region_um is None and path.suffix in IN_PLACE and config.image is None:
+        found = _size_of_h5ad(path) if path.is_file() else _size_of_zarr(path)
         if found is not None:
             return found
     options = config.model_dump(include=set(READ))
     adata = _adapt.table(io.read(path, config.platform, **options))
     image = _adapt.image(adata)
+    nnz = sum(block.nnz for _, block in _adapt.rows(adata).blocks())
     pixels = 0.0 if image is None else image.shape[0] * image.shape[1] / 1e6
-    return Size(adata.n_obs, adata.n_vars, int(_adapt.counts(adata).nnz), pixels)
+    return Size(adata.n_obs, adata.n_vars, nnz, pixels)
 
 
 #: settings that ``sm.read`` takes
@@ -166,6 +179,20 @@ def _size_of_h5ad(path: Path) -> Size | None:
         return None
 
 
+def _size_of_zarr(path: Path) -> Size | None:
+    """None where the store is not AnnData's, or not laid out as usual."""
+    import zarr
+
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        x = group["X"]
+        n_obs, n_genes = x.attrs.get("shape", getattr(x, "shape", None))
+        nnz = int(x["data"].shape[0]) if "shape" in x.attrs else int(n_obs) * int(n_genes)
+        return Size(int(n_obs), int(n_genes), nnz, _megapixels(group))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def _megapixels(file: Any) -> float:
     """Of the largest stored image."""
     if "uns/spatial" not in file:
@@ -194,17 +221,35 @@ def memory_bytes(text: str) -> int:
     return int(float(match[1]) * (1024 ** (power // 3) if match[3] else 10**power))
 
 
-def refuse_over(config: RunConfig, limit_bytes: int) -> Estimate:
-    """Raise InputError, with what to do, if the run is expected to need more memory than ``limit_bytes``."""
+@dataclass(frozen=True)
+class Fit:
+    """How a section fits into the memory that is allowed: what it is expected to need, and whether its counts must stay
+    on disk for that."""
+
+    peak_bytes: float
+    backed: bool
+
+
+def fit(config: RunConfig, limit_bytes: int) -> Fit:
+    """The quickest way to run it within ``limit_bytes``; raises InputError, with what to do, where there is none."""
     size = size_of(config)
     expected = estimate(size, config)
-    if expected.peak_bytes > limit_bytes:
+    if expected.peak_bytes <= limit_bytes:
+        return Fit(expected.peak_bytes, backed=False)
+    lazy = estimate(size, config, backed=True) if _can_stay_on_disk(config) else expected
+    if lazy.peak_bytes > limit_bytes:
         raise _check.problem(
-            f"{gigabytes(expected.peak_bytes)} of memory are expected, {gigabytes(limit_bytes)} are allowed",
+            f"{gigabytes(lazy.peak_bytes)} of memory are expected, {gigabytes(limit_bytes)} are allowed",
             found=f"{size.n_obs:,} spots x {size.n_genes:,} genes, {size.nnz:,} counts that are not zero",
             cure=cure(size, config),
         )
-    return expected
+    return Fit(lazy.peak_bytes, backed=True)
+
+
+def _can_stay_on_disk(config: RunConfig) -> bool:
+    """Whether all that is asked for goes through the counts by blocks, and dask is there."""
+    streams = fusion.fusions[config.method].facts.get("streams", False)
+    return bool(streams and not config.trajectory and find_spec("dask") is not None)
 
 
 def cure(size: Size, config: RunConfig) -> str:

@@ -12,7 +12,7 @@ import typer
 from smeld import _check
 from smeld._cli_base import Out, Quiet, Verbose, app, console, new_say, verbosity
 from smeld._cli_base import state as _state
-from smeld._cli_cohort import Where, before_section, is_sheet, required, run_sheet
+from smeld._cli_cohort import Where, before_section, is_sheet, required, run_sheet, section_workers
 from smeld._cli_encoders import encoders_command
 from smeld._cli_followup import calibrate_command, interactions_command, trajectory_command
 
@@ -92,12 +92,14 @@ def run(
     interactions: Annotated[bool, typer.Option("--interactions", help="Also test ligand-receptor pairs.")] = False,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Also order the spots from a root.")] = False,
     root: Annotated[str, typer.Option(help="Where the trajectory begins: a domain, a gene, a spot, or auto.")] = "auto",
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes that share a sheet's samples.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Worker processes that share a sheet's samples, or a section's tiles and pairs.")
+    ] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Scheduler of dask.distributed, tcp://HOST:PORT, whose workers do so.")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="What may be used, such as 8GB; a section expected to need more is refused.")
+        str | None, typer.Option(help="What may be used, such as 8GB: counts stay on disk, or the section is refused.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it is expected to cost.")] = False,
     quiet: Quiet = False,
@@ -137,10 +139,13 @@ def run(
         run_sheet(path, folder, settings, where)
         return
     config = pipeline.configure(path=str(path), **settings)
-    if not before_section(config, where):
+    plan = before_section(config, where)
+    if plan is None:
         return
     say = new_say()
-    _finish(pipeline.run(config, folder, say=say), say)
+    with section_workers(folder, plan.workers, scheduler):
+        result = pipeline.run(config, folder, backed=plan.backed, say=say)
+    _finish(result, say)
 
 
 def _finish(result: Any, say: Any) -> None:

@@ -63,11 +63,12 @@ class RunResult:
         return self.folder / REPORT
 
 
-def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) -> RunResult:
+def run(config: RunConfig, out: str | Path, *, backed: bool = False, say: Say = lambda message: None) -> RunResult:
     """The whole main job. ``out`` appears, or is replaced, only when everything in it is complete.
 
     Steps: read, quality control, morphology, fusion, domains and their pieces, markers, then tables, figures,
-    report. ``say`` is told each step as it begins. Raises InputError for bad input; ``out`` is then untouched.
+    report. ``backed`` leaves the counts on disk: less memory, more time, the same results. ``say`` is told each step
+    as it begins. Raises InputError for bad input; ``out`` is then untouched.
     """
     folder = Path(out)
     refuse_foreign(folder, known=WRITTEN, marker=RUN)
@@ -75,7 +76,7 @@ def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) 
     prepare(config)
     started = time.perf_counter()
     say("reading")
-    adata = _read(config)
+    adata = _read(config, backed)
     inputs = input_hashes(config)
     # the folder is begun before the long part: a place that cannot be written is found out at once
     with replacing_folder(folder, known=WRITTEN, marker=RUN) as temporary:
@@ -86,7 +87,7 @@ def run(config: RunConfig, out: str | Path, *, say: Say = lambda message: None) 
     return RunResult(folder, adata)
 
 
-def _read(config: RunConfig) -> AnnData:
+def _read(config: RunConfig, backed: bool) -> AnnData:
     data = io.read(
         config.path,
         config.platform,
@@ -99,6 +100,7 @@ def _read(config: RunConfig) -> AnnData:
         table=config.table,
         outlines=config.outlines,
         region_um=config.region_um,
+        backed=backed,
     )
     return _adapt.table(data)
 

@@ -176,6 +176,11 @@ def workers() -> int:
     return 1 if getattr(_in_thread, "here", False) else os.cpu_count() or 1
 
 
+def alone() -> None:
+    """From here on this thread starts no others: there are as many processes as processors."""
+    _in_thread.here = True
+
+
 def in_threads(work: Callable[[Float], T], fields: Float) -> list[T]:
     """``work`` on the rows of ``fields``, shared out over threads, each row done by one: results of the shares in
     order. What is done by field is the same however many there are."""

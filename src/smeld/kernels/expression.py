@@ -14,7 +14,7 @@ from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 from smeld.kernels.autocorr import morans_i
-from smeld.kernels.rows import MOST_VALUES, ROWS, Rows, as_rows, column_parts, column_sums, row_sums
+from smeld.kernels.rows import MOST_VALUES, ROWS, Rows, Sums, as_rows, column_parts, column_sums, row_sums
 
 #: scaled expression is cut here, as is usual in the field, so that single outliers do not make a component
 MAX_SCALED = 10.0
@@ -63,20 +63,23 @@ def _logged(matrix: sparse.csr_matrix, scale: NDArray[np.float64]) -> sparse.csr
     return matrix
 
 
-def mean_and_sd(x: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation of every column."""
-    _, total, square = column_sums(x)
+def mean_and_sd(x: Table, sums: Sums | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and population standard deviation of every column; ``sums`` of the columns, where they are known."""
+    _, total, square = column_sums(x) if sums is None else sums
     mean = total / x.shape[0]
     return mean, np.sqrt(np.maximum(square / x.shape[0] - mean**2, 0))
 
 
-def spatially_variable(x: Table, weights: sparse.csr_matrix, *, n_genes: int) -> NDArray[np.intp]:
-    """Indices of the ``n_genes`` genes with the highest Moran's I, in the order of the table.
+def spatially_variable(
+    x: Table, weights: sparse.csr_matrix, *, n_genes: int, sums: Sums | None = None
+) -> NDArray[np.intp]:
+    """Indices of the ``n_genes`` genes with the highest Moran's I, in the order of the table; ``sums`` those of its
+    columns, where they are known.
 
     Genes seen in fewer than 3 spots are left out. Equal scores go to the gene that stands first.
     """
     rows = as_rows(x)
-    n_seen = column_sums(rows)[0]
+    n_seen = (column_sums(rows) if sums is None else sums)[0]
     seen = n_seen >= min(MIN_SPOTS, x.shape[0])
     candidates = np.flatnonzero(seen) if seen.any() else np.arange(x.shape[1])
     if len(candidates) <= n_genes:
@@ -86,9 +89,9 @@ def spatially_variable(x: Table, weights: sparse.csr_matrix, *, n_genes: int) ->
     return np.sort(candidates[np.argsort(-score, kind="stable")[:n_genes]])
 
 
-def _scale(x: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _scale(x: Table, sums: Sums | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(where columns are cut, what they are divided by)."""
-    mean, sd = mean_and_sd(x)
+    mean, sd = mean_and_sd(x, sums)
     # relative: rounding leaves a constant column a standard deviation of about 1e-8 of its mean
     sd = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
     return mean + MAX_SCALED * sd, sd
@@ -105,12 +108,12 @@ def scale_columns(x: sparse.csr_matrix) -> sparse.csr_matrix:
 Components = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
-def scaled_pca(x: Table, n_components: int, *, seed: int) -> Components:
-    """``pca`` of ``scale_columns(x)``."""
+def scaled_pca(x: Table, n_components: int, *, seed: int, sums: Sums | None = None) -> Components:
+    """``pca`` of ``scale_columns(x)``; ``sums`` of the columns, where they are known."""
     rows = as_rows(x)
     if x.shape[0] < LARGE and x.shape[1] > FEW_GENES:
         return pca(scale_columns(rows.whole()), n_components, seed=seed)
-    top, sd = _scale(rows)
+    top, sd = _scale(rows, sums)
 
     def block(start: int) -> NDArray[np.float64]:
         dense = rows.fetch(start, min(start + ROWS, x.shape[0])).toarray()
@@ -198,8 +201,10 @@ def spatial_components(scores: NDArray[np.float64], weights: sparse.csr_matrix) 
 def embed(log_counts: Table, weights: sparse.csr_matrix, *, n_genes: int, n_components: int, seed: int) -> Embedding:
     """Principal components of the scaled expression of the spatially variable genes, those that vary in space."""
     rows = as_rows(log_counts)
-    genes = spatially_variable(rows, weights, n_genes=n_genes)
-    scores, loadings, ratio = scaled_pca(rows.columns(genes), n_components, seed=seed)
+    sums = column_sums(rows)
+    genes = spatially_variable(rows, weights, n_genes=n_genes, sums=sums)
+    of_genes = (sums[0][genes], sums[1][genes], sums[2][genes])
+    scores, loadings, ratio = scaled_pca(rows.columns(genes), n_components, seed=seed, sums=of_genes)
     keep = spatial_components(scores, weights)
     if len(keep) == scores.shape[1]:
         return Embedding(scores, genes, loadings, ratio)

@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld.kernels import crosscov, whitening
+from smeld.kernels import _share, crosscov, whitening
 from smeld.kernels._threads import one_thread
 
 Float = NDArray[np.float64]
 #: fields by number, centred, float64 [n, n_obs]
 Fields = Callable[[NDArray[np.intp]], Float]
-Track = Callable[[list[slice], str], Iterable[slice]]
+#: (results, what they are, how many) -> the same results
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 #: the edge of a section is where the widest Gaussian of at most this share of its shorter side sees less than the next
 #: share of what it sees inside; it is kept apart where it and the inside have this many spots
@@ -123,15 +125,51 @@ def together(sides: list[Side]) -> Side:
     return Side(*(np.concatenate([getattr(s, f.name) for s in sides]) for f in dataclass_fields(Side)))
 
 
-def _kept(made: Section, fields: Fields, columns: NDArray[np.intp], track: Track) -> Side:
-    """The side of many receptors, which stay in memory together: their maps in single precision."""
-    filtered, plain = (np.empty((len(columns), made.where.n_obs), dtype=np.float32) for _ in range(2))
-    small = []
-    for rows in track(list(_blocks(made, len(columns))), "receptors"):
-        side = receptors(made, fields(columns[rows]))
+@dataclass(frozen=True)
+class Genes:
+    """Fields of genes: ``values`` [n_obs, n_genes] less their means, or less what ``basis`` [n_obs, q], orthonormal,
+    explains. Unlike a function of one's own, it goes to workers once."""
+
+    values: sparse.csc_matrix
+    basis: Float | None = None
+
+    def __call__(self, columns: NDArray[np.intp]) -> Float:
+        return crosscov.residuals(self.values, columns, self.basis)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What all blocks of a test need; ``own`` the side of receptors, once there is one, ``at`` = (numbers of ``right``,
+    numbers of ``left``) of the pairs."""
+
+    made: Section
+    fields: Fields
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    at: tuple[NDArray[np.intp], NDArray[np.intp]]
+    own: Side | None = None
+
+
+def _kept(given: _Given, share: _share.Share, track: Track) -> Side:
+    """The side of many receptors, which are kept together: their maps in single precision."""
+    shape = len(given.right), given.made.where.n_obs
+    filtered, plain = (share.empty(shape, np.float32) for _ in range(2))
+    small, blocks = [], list(_blocks(given.made, len(given.right)))
+    for side, rows in zip(track(share.each(_of_receptors, given, blocks), "receptors", len(blocks)), blocks):
         filtered[rows], plain[rows] = side.filtered, side.plain
         small.append(replace(side, filtered=filtered[:0], plain=plain[:0]))
     return replace(together(small), filtered=filtered, plain=plain)
+
+
+def _of_receptors(given: _Given) -> Callable[[slice], Side]:
+    """The side of a block of receptors, its maps in single precision."""
+
+    def work(rows: slice) -> Side:
+        with one_thread():
+            side = receptors(given.made, given.fields(given.right[rows]))
+        return replace(side, filtered=side.filtered.astype(np.float32), plain=side.plain.astype(np.float32))
+
+    return work
 
 
 def compare(
@@ -154,46 +192,56 @@ def compare(
     return crosscov.judged(cross - c * zero, variance, first[:, 0] * second[:, 0] * n_obs, n_obs, freedom)
 
 
-def _untracked(blocks: list[slice], what: str) -> Iterable[slice]:
-    return blocks
+def _untracked(results: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    return results
 
 
 def test(made: Section, fields: Fields, pairs: NDArray[np.intp], *, track: Track = _untracked) -> crosscov.Test:
     """Tests of ``pairs`` [n_pairs, 2] of fields (ligand, receptor). ``effect`` is the correlation of the receptor with
-    what the neighbours say of the ligand, both as they are. ``track`` may show how far blocks of fields are done."""
+    what the neighbours say of the ligand, both as they are. ``track`` may show how far blocks of fields are done;
+    where there are workers, the blocks are shared out among them."""
     right, at_right = np.unique(pairs[:, 1], return_inverse=True)
     left, at_left = np.unique(pairs[:, 0], return_inverse=True)
-    with one_thread():
-        return _tested(made, fields, left, right, at_left, at_right, track)
-
-
-def _tested(
-    made: Section,
-    fields: Fields,
-    left: NDArray[np.intp],
-    right: NDArray[np.intp],
-    at_left: NDArray[np.intp],
-    at_right: NDArray[np.intp],
-    track: Track,
-) -> crosscov.Test:
-    own = _kept(made, fields, right, track)
-    length = np.sqrt(own.mixed[:, 1, 0] * np.sqrt(made.where.n_obs))  # of the maps as they are
-    effect, z, p, n = (np.zeros(len(at_left)) for _ in range(4))
-    for rows in track(list(_blocks(made, len(left))), "pairs of ligand and receptor"):
-        block = ligands(made, fields(left[rows]))
-        around = crosscov.around(made.weights, block.plain)
-        norm = np.sqrt((around**2).sum(axis=1))
-        mine = np.flatnonzero((at_left >= rows.start) & (at_left < rows.stop))
-        i, j = at_right[mine], at_left[mine] - rows.start
-        cross, zero, raw = (
-            np.array([float(a[k] @ b[m]) for k, m in zip(i, j)])
-            for a, b in ((own.filtered, block.filtered), (own.plain, block.plain), (own.plain, around))
-        )
-        found = compare(made, own, block, cross, zero, (i, j))
-        scale = length[i] * norm[j]
-        effect[mine] = np.divide(raw, scale, out=np.zeros(len(mine)), where=scale > 0)
-        z[mine], p[mine], n[mine] = found.zscore, found.pvalue, found.n_effective
+    given = _Given(made, fields, left, right, (at_right, at_left))
+    blocks = list(_blocks(made, len(left)))
+    effect, z, p, n = (np.zeros(len(pairs)) for _ in range(4))
+    with _share.workers() as share:
+        given = replace(given, own=_kept(given, share, track))
+        results = share.each(_of_pairs, given, blocks)
+        for found, rows in zip(track(results, "pairs of ligand and receptor", len(blocks)), blocks):
+            mine = _mine(given, rows)
+            effect[mine], z[mine], p[mine], n[mine] = found.effect, found.zscore, found.pvalue, found.n_effective
     return crosscov.Test(effect, z, p, n)
+
+
+def _mine(given: _Given, rows: slice) -> NDArray[np.intp]:
+    """The pairs whose ligands are those of a block."""
+    return np.flatnonzero((given.at[1] >= rows.start) & (given.at[1] < rows.stop))
+
+
+def _of_pairs(given: _Given) -> Callable[[slice], crosscov.Test]:
+    """The tests of the pairs of a block of ligands."""
+    made, own = given.made, given.own
+    if own is None:
+        raise ValueError("receptors come first")
+    length = np.sqrt(own.mixed[:, 1, 0] * np.sqrt(made.where.n_obs))  # of the maps as they are
+
+    def work(rows: slice) -> crosscov.Test:
+        mine = _mine(given, rows)
+        i, j = given.at[0][mine], given.at[1][mine] - rows.start
+        with one_thread():
+            block = ligands(made, given.fields(given.left[rows]))
+            around = crosscov.around(made.weights, block.plain)
+            norm = np.sqrt((around**2).sum(axis=1))
+            cross, zero, raw = (
+                np.array([float(a[k] @ b[m]) for k, m in zip(i, j)])
+                for a, b in ((own.filtered, block.filtered), (own.plain, block.plain), (own.plain, around))
+            )
+            found = compare(made, own, block, cross, zero, (i, j))
+        scale = length[i] * norm[j]
+        return replace(found, effect=np.divide(raw, scale, out=np.zeros(len(mine)), where=scale > 0))
+
+    return work
 
 
 def _blocks(made: Section, n: int) -> Iterator[slice]:

@@ -13,6 +13,7 @@ from scipy import sparse
 
 Csr: TypeAlias = sparse.csr_matrix
 Int = NDArray[np.intp]
+Sums: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 #: rows of a block
 ROWS = 4096
@@ -114,7 +115,7 @@ def _add_columns(indices, data, seen, total, square):  # type: ignore[no-untyped
         square[indices[e]] += data[e] * data[e]
 
 
-def column_sums(table: Csr | Rows) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+def column_sums(table: Csr | Rows) -> Sums:
     """(values above 0, sum, sum of squares) of every column, added row by row: the same bits for any blocks."""
     n_genes = table.shape[1]
     seen, total, square = np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes), np.zeros(n_genes)
@@ -157,16 +158,23 @@ def _add_groups(indptr, indices, data, label, seen, total, square):  # type: ign
                 square[g, indices[e]] += data[e] * data[e]
 
 
-def grouped_sums(
-    table: Rows, label: NDArray[np.integer], n_groups: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+def no_sums(n_groups: int, n_genes: int) -> Sums:
+    """Where :func:`add_rows` begins: (values above 0, sum, sum of squares), each [n_groups, n_genes]."""
+    shape = (n_groups, n_genes)
+    return np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
+
+
+def add_rows(sums: Sums, block: Csr, label: NDArray[np.integer]) -> None:
+    """Adds each row to the sums of its group; rows of a negative ``label`` are left out."""
+    _add_groups(block.indptr, block.indices, block.data.astype(np.float64, copy=False), label, *sums)
+
+
+def grouped_sums(table: Rows, label: NDArray[np.integer], n_groups: int) -> Sums:
     """:func:`column_sums` of the rows of each group, [n_groups, n_genes]; rows of a negative ``label`` are left out."""
-    shape = (n_groups, table.shape[1])
-    seen, total, square = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
+    sums = no_sums(n_groups, table.shape[1])
     for start, block in table.blocks():
-        here = label[start : start + block.shape[0]]
-        _add_groups(block.indptr, block.indices, block.data.astype(np.float64, copy=False), here, seen, total, square)
-    return seen, total, square
+        add_rows(sums, block, label[start : start + block.shape[0]])
+    return sums
 
 
 @njit(cache=True)

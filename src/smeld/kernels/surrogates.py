@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from smeld.kernels import crosscov, pairtest
+from smeld.kernels import _share, crosscov, pairtest
 from smeld.kernels._threads import one_thread
 from smeld.kernels.pairtest import Fields, Section, Side
 
@@ -81,24 +84,53 @@ def pvalues(
     rng = np.random.default_rng(seed)
     each, n_turns = (EACH, N_TURNS) if len(xy_um) <= LARGE else (EACH_OF_LARGE, N_TURNS_OF_LARGE)
     sides = [rng.permutation(np.unique(pairs[:, k])) for k in (1, 0)]
-    out = []
-    for i, (nearest, inside) in enumerate(turns(xy_um, n_turns, rng, section)):
-        rows = np.flatnonzero(inside)
-        if inside.sum() < max(LEAST_INSIDE * len(xy_um), 3):
-            continue
-        right, left = (np.take(s, np.arange(i * each, i * each + min(each, len(s))), mode="wrap") for s in sides)
+    turned = [_Turn(i, *found) for i, found in enumerate(turns(xy_um, n_turns, rng, section))]
+    enough = [t for t in turned if t.inside.sum() >= max(LEAST_INSIDE * len(xy_um), 3)]
+    with _share.workers() as share:
+        out = list(share.each(_of_turn, _Given(made, fields, xy_um, sides, each), enough))
+    return np.stack(out) if out else np.zeros((0, 0))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One of :func:`turns` and its number."""
+
+    number: int
+    nearest: NDArray[np.intp]
+    inside: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What all turns share; ``sides`` receptors and ligands in a random order, of which ``each`` are taken a turn."""
+
+    made: Section
+    fields: Fields
+    xy_um: Float
+    sides: list[NDArray[np.intp]]
+    each: int
+
+
+def _of_turn(given: _Given) -> Callable[[_Turn], Float]:
+    """The p-values of a turn, [n_tests]."""
+    made, xy_um, n = given.made, given.xy_um, given.each
+
+    def work(turn: _Turn) -> Float:
+        rows, first = np.flatnonzero(turn.inside), turn.number * n
+        right, left = (np.take(s, np.arange(first, first + min(n, len(s))), mode="wrap") for s in given.sides)
         whole = crosscov.lags(xy_um[rows], half=len(xy_um) > pairtest.WHOLE)
         where = crosscov.apart(whole, None if made.where.part is None else made.where.part[rows])
-        own = _kept(where, whole, pairtest.receptors(made, fields(right)), nearest[rows])
-        beside = _kept(where, whole, pairtest.ligands(made, fields(left)), rows)
+        own = _kept(where, whole, pairtest.receptors(made, given.fields(right)), turn.nearest[rows])
+        beside = _kept(where, whole, pairtest.ligands(made, given.fields(left)), rows)
         varies = (own.correlogram[:, 0] > 0)[:, None] & (beside.correlogram[:, 0] > 0)
         with one_thread():
             cross, zero = own.filtered @ beside.filtered.T, own.plain @ beside.plain.T
         at = np.nonzero(varies)
         found = np.full(varies.shape, np.nan)
         found[at] = pairtest.compare(made, own, beside, cross[at], zero[at], (at[0], at[1])).pvalue
-        out.append(found.ravel())
-    return np.stack(out) if out else np.zeros((0, 0))
+        return found.ravel()
+
+    return work
 
 
 def _kept(where: crosscov.Lags, whole: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:

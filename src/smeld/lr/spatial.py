@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld._progress import track
-from smeld.kernels import crosscov, pairtest
+from smeld.kernels import pairtest
 from smeld.kernels import surrogates as turned
 from smeld.lr._statistic import LRResult, lr_stats
 
@@ -45,11 +45,7 @@ def spatial(
     kept apart, ``section`` sections that are turned one by one for ``surrogates``; ``seed`` draws these and nothing
     else.
     """
-    made, capped = pairtest.section(xy_um, weights, part), _capped(genes)
-
-    def fields(columns: NDArray[np.intp]) -> Float:
-        return crosscov.residuals(capped, columns, basis)
-
+    made, fields = pairtest.section(xy_um, weights, part), pairtest.Genes(_capped(genes), basis)
     found = pairtest.test(made, fields, pairs, track=track)
     null = turned.pvalues(made, fields, pairs, xy_um, seed=seed, section=section) if surrogates else None
     lambda_ = None if null is None else turned.inflation(null)

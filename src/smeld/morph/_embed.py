@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from smeld import _adapt, _check, _image, _keys, _progress
 from smeld._registry import Card
-from smeld.kernels import tiles
-from smeld.morph._encoders import Encoder, Factory, Options, encoders, slug
+from smeld.kernels import _share, tiles
+from smeld.morph._encoders import Encode, Encoder, Factory, Options, TileSpec, encoders, slug
 from smeld.morph._plan import Cut, check_positions, find_image, overview, plan, sampler, section_colours, sides_um
 from smeld.morph._stream import ahead, kept
 
@@ -175,20 +175,84 @@ def _run(card: Card[Factory], cut: Cut, xy_px: NDArray[np.float64], batch_size: 
     """(features with names, what was left out) of one size of tile."""
     made = card(cut.spec)
     size = batch_size or cut.batch_size
-    stream = tiles.batches(cut.level, xy_px, cut.side_px, out_px=cut.spec.tile_px, batch_size=size)
-    encode = made
-    if isinstance(made, Encoder) and made.fingerprint is not None:
-        stream = ahead(stream)
-        cache = cut.spec.options.cache
-        encode = made if cache is None else kept(made, cache, made.fingerprint)
     what = f"Morphology, tiles of {cut.spec.tile_um:.0f} um"
-    blocks = [encode(batch) for _, batch in _progress.track(stream, what, -(-len(xy_px) // size))]
+    with _share.workers() as share:
+        done = _here(made, cut, xy_px, size) if _stays(card, made, share) else _shared(card, cut, xy_px, size, share)
+        blocks = list(_progress.track(done, what, -(-len(xy_px) // size)))
     values = np.concatenate(blocks).astype(np.float32, copy=False)
     names = getattr(made, "names", ()) or tuple(f"{slug(card.name)}_{i}" for i in range(values.shape[1]))
     if values.shape != (len(xy_px), len(names)) or not np.isfinite(values).all():
         raise RuntimeError(f"encoder {card.name!r} broke its contract: finite features [{len(xy_px)}, {len(names)}]")
     columns = [cut.prefix + name for name in names]
     return pd.DataFrame(values, columns=columns), getattr(made, "left_out", "")
+
+
+def _stays(card: Card[Factory], made: Encode | Encoder, share: _share.Share) -> bool:
+    """Whether tiles are encoded here: also where the encoder learnt from the section, so that there is one of it; and
+    networks, which use all of this machine's processors anyway, unless the workers have others."""
+    return share.here or bool(card.facts.get("random")) or (_slow(made) and not share.remote)
+
+
+def _slow(made: Encode | Encoder) -> bool:
+    return isinstance(made, Encoder) and made.fingerprint is not None
+
+
+def _keeping(made: Encode | Encoder, options: Options) -> Encode:
+    """The encoder, with finished batches kept if that was asked for."""
+    if isinstance(made, Encoder) and made.fingerprint is not None and options.cache is not None:
+        return kept(made, options.cache, made.fingerprint)
+    return made
+
+
+def _here(made: Encode | Encoder, cut: Cut, xy_px: NDArray[np.float64], size: int) -> Iterator[NDArray[np.float32]]:
+    encode = _keeping(made, cut.spec.options)
+    stream = tiles.batches(cut.level, xy_px, cut.side_px, out_px=cut.spec.tile_px, batch_size=size)
+    for _, batch in ahead(stream) if _slow(made) else stream:
+        yield encode(batch)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs for its batches; ``level`` None where it gets tiles, not the rows of ``xy_px``."""
+
+    factory: Factory
+    spec: TileSpec
+    level: tiles.Level | None
+    side_px: int
+    xy_px: NDArray[np.float64]
+
+
+def _shared(
+    card: Card[Factory], cut: Cut, xy_px: NDArray[np.float64], size: int, share: _share.Share
+) -> Iterator[NDArray[np.float32]]:
+    """Workers cut their tiles themselves from an image that is an array; of a file that is read window by window they
+    are given the tiles."""
+    level = cut.level if isinstance(getattr(cut.level.source, "array", None), np.ndarray) else None
+    job = _Job(card.func, replace(cut.spec, sample=_no_sample), level, cut.side_px, xy_px)
+    if level is not None:
+        rows = [slice(first, min(first + size, len(xy_px))) for first in range(0, len(xy_px), size)]
+        return share.each(_encoding, job, rows)
+    stream = tiles.batches(cut.level, xy_px, cut.side_px, out_px=cut.spec.tile_px, batch_size=size)
+    return share.each(_encoding, replace(job, xy_px=xy_px[:0]), (batch for _, batch in stream))
+
+
+def _encoding(job: _Job) -> Callable[[Any], NDArray[np.float32]]:
+    """Features of a batch: of tiles, or of the tiles around rows of ``xy_px``."""
+    encode = _keeping(job.factory(job.spec), job.spec.options)
+
+    def work(item: Any) -> NDArray[np.float32]:
+        if job.level is not None:
+            item = tiles.resized(tiles.cut(job.level, job.xy_px[item], job.side_px), job.spec.tile_px)
+        return encode(item)
+
+    return work
+
+
+def _no_sample(n: int) -> NDArray[np.uint8]:
+    raise _check.problem(
+        "this encoder learns from the section, which workers do not see",
+        cure="state random=True on its card, so that it stays in one process",
+    )
 
 
 def _replace_unseen(adata: AnnData, features: pd.DataFrame, cuts: list[Cut], xy_px: NDArray[np.float64]) -> None:

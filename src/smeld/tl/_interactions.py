@@ -155,7 +155,10 @@ def interactions(
     order = _adapt.canonical_order(adata)
     asked = None if pairs is None else _resource.checked(pairs)
     spelled, n_asked, present = _lr_inputs.matched(asked, adata, organism)
-    values = _lr_inputs.expressed(adata, layer, order)
+    outside = _lr_inputs.outside(asked if asked is not None else _resource.everything(), adata.var_names)
+    background = bool(lr_stats[statistic].facts.get("background"))
+    wanted, outside = _lr_inputs.looked_at(adata, present, outside, background)
+    values = _lr_inputs.expressed(adata, layer, order, wanted)
     genes, units = _lr_inputs.units(values.genes, present, adata.var_names)
     index = np.array([[units[a], units[b]] for a, b in zip(present["ligand"], present["receptor"])], dtype=np.intp)
     apart = np.array(
@@ -175,7 +178,6 @@ def interactions(
     bases = {
         c: _lr_inputs.basis(adata, c, values.library, order, section) for c in _candidates(adata, adjust, statistic)
     }
-    outside = _lr_inputs.outside(asked if asked is not None else _resource.everything(), adata.var_names)
     more = _lr_inputs.more(adata, lr_stats[statistic].facts, values, order, outside)
     where = tested["range"].map(reach.__getitem__).tolist() if len(tested) else []
     found, adjusted = task.calibrated(index, where, bases, more.options) if len(index) else (None, ())

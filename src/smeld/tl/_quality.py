@@ -62,7 +62,7 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
     counts = _adapt.rows(adata, layer)
     before = adata.n_obs
     mitochondrial = np.asarray(adata.var_names.str.startswith(MITOCHONDRIAL))
-    total, n_genes, share = _by_spot(counts, mitochondrial)
+    total, n_genes, share, (n_seen, by_gene, _) = _sums(counts, mitochondrial, min_counts)
     keep = total >= min_counts
     if keep.sum() < 2:
         raise _check.problem(
@@ -70,7 +70,6 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
             found=f"{int(keep.sum())} with >= {min_counts:g}",
             cure="lower min_counts",
         )
-    n_seen, by_gene, _ = (sums[0] for sums in rows.grouped_sums(counts, keep.astype(np.int64) - 1, 1))
     if not keep.all():
         dropped = int((~keep).sum())
         adata._inplace_subset_obs(keep)
@@ -86,8 +85,8 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
     spread = 1.4826 * np.median(np.abs(logged - centre))
     low = logged < centre - LOW_MADS * spread
     adata.obs["low_counts"] = low
-    adata.var["total_counts"] = by_gene
-    adata.var["n_cells_by_counts"] = n_seen
+    adata.var["total_counts"] = by_gene[0]
+    adata.var["n_cells_by_counts"] = n_seen[0]
     _keys.record(
         adata,
         "quality_control",
@@ -97,15 +96,18 @@ def quality_control(data: Any, *, min_counts: float = 1, layer: str | None = Non
     return QualityControl(before, adata.n_obs, adata.n_vars, before - adata.n_obs, int(low.sum()))
 
 
-def _by_spot(
-    counts: rows.Rows, mitochondrial: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
-    """(counts, genes seen, counts of mitochondrial genes) of every spot; float64, exact beyond 2^24."""
+def _sums(
+    counts: rows.Rows, mitochondrial: NDArray[np.bool_], min_counts: float
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64], rows.Sums]:
+    """(counts, genes seen, counts of mitochondrial genes) of every spot, float64, exact beyond 2^24; and the sums of
+    every gene over the spots that are kept. The table is gone through once."""
     n = len(counts)
     total, n_genes, share = np.empty(n), np.empty(n, dtype=np.int32), np.empty(n)
+    by_gene = rows.no_sums(1, counts.shape[1])
     for start, block in counts.blocks():
         here = slice(start, start + block.shape[0])
         total[here] = rows.row_sums(block)
         n_genes[here] = np.diff(block.indptr)
         share[here] = block.astype(np.float64) @ mitochondrial
-    return total, n_genes, share
+        rows.add_rows(by_gene, block, (total[here] >= min_counts).astype(np.int64) - 1)
+    return total, n_genes, share, by_gene
