@@ -44,12 +44,13 @@ class Cells:
     mixtures: Doubles  # [n_domains, n_cell_types]
 
 
-def cell_types(plan: Plan, domain: Ints) -> Cells:
+def cell_types(plan: Plan, domain: Ints, mixtures: Doubles | None = None) -> Cells:
     """Each domain has its own mixture; cells draw their types from it independently: types are scattered.
 
-    A spot draws its own mixture around the domain's (Dirichlet), then a handful of cells from it.
+    A spot draws its own mixture around the domain's (Dirichlet), then a handful of cells from it. ``mixtures``
+    [n_domains, n_cell_types] are drawn where none are given.
     """
-    mixtures = _mixtures(plan)
+    mixtures = _mixtures(plan) if mixtures is None else mixtures
     rng, n = plan.rng("types"), len(domain)
     if plan.layout.cells == 1.0:
         drawn = (rng.random(n)[:, None] > np.cumsum(mixtures, axis=1)[domain, :-1]).sum(axis=1).astype(np.int32)
@@ -233,6 +234,12 @@ def _centred_log_means(plan: Plan, genes: Genes, cells: Cells, domain: Ints) -> 
     domain_fold = share @ np.exp(genes.domain_effect)
     type_fold = cells.shares.mean(axis=0) @ np.exp(genes.type_effect)
     return np.asarray(genes.log_mean - np.log(domain_fold * type_fold) - genes.load**2 / 2)
+
+
+def type_profiles(plan: Plan, genes: Genes, cells: Cells, domain: Ints) -> Doubles:
+    """Mean count of an observation wholly of one type before its domain's effect, [n_cell_types, n_genes]."""
+    common = _centred_log_means(plan, genes, cells, domain) + genes.load**2 / 2 + _batch(plan)
+    return np.asarray(np.exp(common + genes.type_effect))
 
 
 def _batch(plan: Plan) -> Doubles:

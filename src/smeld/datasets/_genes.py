@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smeld import _check
 from smeld.datasets._plan import Plan
 
 Doubles = NDArray[np.float64]
@@ -154,4 +155,17 @@ def _type_effect(
     out = np.zeros((plan.n_cell_types, len(role)))
     for g in np.flatnonzero(role == "cell_type"):
         out[int(target[g][1:]) - 1, g] = plan.cell_type_effect * rng.gamma(4.0, 0.25)
+    for k in range(plan.n_subtype_pairs):
+        first, second = (np.flatnonzero(target == f"T{t + 1}") for t in (2 * k, 2 * k + 1))
+        _make_alike(out[2 * k : 2 * k + 2], first, second, plan.n_subtype_genes)
     return out
+
+
+def _make_alike(effect: Doubles, first: NDArray[np.intp], second: NDArray[np.intp], n_own: int) -> None:
+    """Give two types [2, n_genes] each other's markers, but for ``n_own`` that stay each one's own; in place."""
+    if n_own > min(len(first), len(second)):
+        found = f"n_subtype_genes={n_own}, {min(len(first), len(second))} markers a cell type"
+        cure = "lower n_subtype_genes= or n_cell_types=, or raise n_genes="
+        raise _check.problem("too few markers to tell subtypes apart", found=found, cure=cure)
+    effect[0, second[n_own:]] = effect[1, second[n_own:]]
+    effect[1, first[n_own:]] = effect[0, first[n_own:]]

@@ -51,6 +51,7 @@ _PARTS = (
     "counts",
     "image",
     "batch",
+    "niches",
 )
 #: parts that all sections of a seed share: the organ and its genes
 _SHARED = {"tissue", "mixtures", "genes"}
@@ -80,6 +81,8 @@ class Plan:
     batch_effect: float
     field_um: float
     n_jobs: int
+    n_subtype_pairs: int
+    n_subtype_genes: int
 
     @property
     def layout(self) -> Layout:
@@ -156,6 +159,8 @@ def plan(
     batch_effect: float,
     field_um: float | None,
     n_jobs: int | None,
+    n_subtype_pairs: int = 0,
+    n_subtype_genes: int = 3,
 ) -> Plan:
     """Check every option and fill in the defaults; see ``simulate`` for their meaning."""
     if layout not in LAYOUTS:
@@ -203,4 +208,6 @@ def plan(
         batch_effect=float(batch_effect),
         field_um=float(field_um),
         n_jobs=jobs,
+        n_subtype_pairs=_whole("n_subtype_pairs", n_subtype_pairs, 0, n_cell_types // 2),
+        n_subtype_genes=_whole("n_subtype_genes", n_subtype_genes, 0),
     )

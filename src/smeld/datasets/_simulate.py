@@ -39,6 +39,8 @@ def simulate(
     field_um: float | None = None,
     section: int = 0,
     batch_effect: float = 0.0,
+    n_subtype_pairs: int = 0,
+    n_subtype_genes: int = 3,
     n_jobs: int | None = None,
 ) -> AnnData:
     """Simulate a tissue section with known truth: domains, cell types, counts, interactions, an H&E picture.
@@ -95,6 +97,9 @@ def simulate(
         shifts of their borders, same genes and mixtures, other cells, noise and picture.
     batch_effect
         Standard deviation of the log fold change of each gene in sections other than 0.
+    n_subtype_pairs, n_subtype_genes
+        The first ``n_subtype_pairs`` pairs of cell types, T1 and T2, T3 and T4, ..., are subtypes: each has the markers
+        of both, but for ``n_subtype_genes`` of either, which stay that one's own.
     n_jobs
         Threads; default all, 8 at most. Does not change the result.
 
@@ -121,6 +126,8 @@ def simulate(
     ``var["truth_mean"]``            mean count over the section (about)
     ``varm["truth_domain_effect"]``  DataFrame [n_genes, n_domains]: log fold changes
     ``varm["truth_type_effect"]``    DataFrame [n_genes, n_cell_types]: log fold changes
+    ``varm["truth_type_profile"]``   DataFrame [n_genes, n_cell_types]: mean count of an observation wholly of
+                                     a type, before its domain's effect (at size factor 1)
     ``uns["truth_pairs"]``           DataFrame: ligand, receptor, interacting, kind (contact,
                                      secreted), range_um; effect ("downstream") with n_downstream
     ``uns["truth_mixtures"]``        DataFrame [n_domains, n_cell_types]: share of types in domains
@@ -136,7 +143,8 @@ def simulate(
     Raises
     ------
     InputError
-        For an unknown layout or tissue, numbers out of range, or too few observations for the domains.
+        For an unknown layout or tissue, numbers out of range, too few observations for the domains, or too few
+        markers for the subtypes.
 
     Examples
     --------
@@ -160,8 +168,10 @@ def simulate(
     x = _expression.counts(made, genes, cells, domain=place.domain, size=size, follow=follow)
     follow.clear()
     adata = _table(x, _obs(made, section_map, place, cells, size, index), _var(genes))
-    _add_truth(adata, made, section_map, genes, cells)
+    _add_truth(adata, made, section_map, genes, cells, _expression.type_profiles(made, genes, cells, place.domain))
     _add_space(adata, made, section_map, xy_um)
+    settings = {name: value for name, value in vars(made).items() if name not in {"seed", "n_jobs"}}
+    _keys.record(adata, "simulate", function="smeld.datasets.simulate", params=settings, seed=made.seed)
     return adata
 
 
@@ -218,7 +228,12 @@ def _var(genes: _genes.Genes) -> pd.DataFrame:
 
 
 def _add_truth(
-    adata: AnnData, made: Plan, section: _tissue.Tissue, genes: _genes.Genes, cells: _expression.Cells
+    adata: AnnData,
+    made: Plan,
+    section: _tissue.Tissue,
+    genes: _genes.Genes,
+    cells: _expression.Cells,
+    profiles: NDArray[np.float64],
 ) -> None:
     domains, types = _named("D", made.n_domains), _named("T", made.n_cell_types)
     adata.uns["truth_pairs"] = _expression.pair_table(made)
@@ -229,6 +244,7 @@ def _add_truth(
     )
     adata.varm["truth_domain_effect"] = pd.DataFrame(genes.domain_effect.T, index=genes.name, columns=domains)
     adata.varm["truth_type_effect"] = pd.DataFrame(genes.type_effect.T, index=genes.name, columns=types)
+    adata.varm["truth_type_profile"] = pd.DataFrame(profiles.T, index=genes.name, columns=types)
     if made.layout_name == "lattice":
         adata.obsm["truth_proportions"] = pd.DataFrame(cells.shares, index=adata.obs_names, columns=types)
 
@@ -256,5 +272,3 @@ def _add_space(adata: AnnData, made: Plan, section: _tissue.Tissue, xy_um: NDArr
             },
         }
     }
-    settings = {name: value for name, value in vars(made).items() if name not in {"seed", "n_jobs"}}
-    _keys.record(adata, "simulate", function="smeld.datasets.simulate", params=settings, seed=made.seed)
