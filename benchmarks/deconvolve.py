@@ -1,0 +1,296 @@
+"""Proportions of cell types in spots: ``sm.tl.deconvolve`` beside non-negative least squares and its bootstrap.
+
+*Hard mixtures*: simulated spots of a dozen types, three pairs of them nearly alike, 200 to 2,000 counts a spot, a
+log-normal platform shift of standard deviation 1 between section and reference. *Pooled cells*: seqFISH+ cells pooled
+into 72 spots; profiles of types come from the other spots (six folds), solved from their known compositions. *Breast
+pair*: Visium spots, truth and reference from Xenium of the same block; the reference's cells come from the other half
+of the tissue.
+
+Intervals are scored where a type is present; true zeros apart, by whether the interval holds 0. NNLS solves raw counts
+against mean counts a cell of each type; its bootstrap draws genes.
+
+    python benchmarks/deconvolve.py --speed 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import _measure
+import numpy as np
+import pandas as pd
+from _datasets import FOLDER
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import nnls
+
+Float = NDArray[np.float64]
+DEPTHS = (200, 600, 2000)
+N_SPOTS, N_GENES, N_TYPES, N_CELLS = 1500, 1000, 12, 200
+N_BOOTSTRAP, LEVEL = 20, 0.9
+#: types with less of the section are not judged by themselves
+COMMON = 0.02
+#: folds of pooled spots, and cells that are drawn from each type's profile
+N_FOLDS, PSEUDO_CELLS = 6, 30
+#: types of the Xenium section, and cells a spot needs for a truth
+N_PAIR_TYPES, MIN_CELLS = 8, 3
+#: shared-out work of the speed test: types, genes, counts a spot
+SPEED_TYPES, SPEED_GENES, SPEED_COUNTS = 20, 2000, 600
+
+
+# ------------------------------------------------------------------------------------------------------- baselines
+
+
+def least_squares(spots: Any, reference: Any) -> Float:
+    """NNLS of each spot's counts on mean counts a cell of each type."""
+    counts, profile = _matched(spots, reference)
+    return _shares(counts, profile)
+
+
+def bootstrap(spots: Any, reference: Any, seed: int) -> tuple[Float, Float]:
+    """(low, high) of NNLS on genes drawn with replacement."""
+    counts, profile = _matched(spots, reference)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(N_BOOTSTRAP):
+        genes = rng.integers(0, counts.shape[1], counts.shape[1])
+        drawn.append(_shares(counts[:, genes], profile[:, genes]))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def _shares(counts: Float, profile: Float) -> Float:
+    found = np.array([nnls(profile.T, y)[0] for y in counts])
+    total = found.sum(axis=1, keepdims=True)
+    return np.divide(found, total, out=np.full_like(found, 1 / len(profile)), where=total > 0)
+
+
+def _matched(spots: Any, reference: Any) -> tuple[Float, Float]:
+    shared = [g for g in spots.var_names if g in set(reference.var_names)]
+    label = reference.obs["cell_type"].astype("category")
+    cells = reference[:, shared].X.toarray()
+    profile = np.array([cells[(label == name).to_numpy()].mean(axis=0) for name in label.cat.categories])
+    return spots[:, shared].X.toarray().astype(float), profile.astype(float)
+
+
+# ---------------------------------------------------------------------------------------------------------- scores
+
+
+def scores(truth: Float, mean: Float, low: Float | None = None, high: Float | None = None) -> dict[str, float]:
+    """Error, correlation over all spots and types; of intervals their cover and width."""
+    found = {
+        "RMSE": float(np.sqrt(((mean - truth) ** 2).mean())),
+        "Pearson": float(np.corrcoef(mean.ravel(), truth.ravel())[0, 1]),
+    }
+    if low is None or high is None:
+        return found
+    inside, present = (truth >= low - 1e-6) & (truth <= high + 1e-6), truth > 0
+    common = [inside[present[:, k], k].mean() for k in range(truth.shape[1]) if truth[:, k].mean() > COMMON]
+    return found | {
+        "cover, present": float(inside[present].mean()),
+        "worst type": float(min(common)),
+        "zeros held": float((low[~present] <= 1e-6).mean()) if (~present).any() else float("nan"),
+        "width": float((high - low).mean()),
+        "width, present": float((high - low)[present].mean()),
+    }
+
+
+def both(spots: Any, reference: Any, truth: pd.DataFrame, scored: NDArray[np.bool_], seed: int) -> list[dict[str, Any]]:
+    """Rows of smeld and NNLS for one section; ``scored`` [n_obs]."""
+    from smeld.tl import _deconvolve
+
+    known = truth.to_numpy()[scored]
+    started = time.perf_counter()
+    found = _deconvolve.deconvolve(spots, reference, seed=seed)
+    seconds = time.perf_counter() - started
+    names = [name for name in truth.columns if name in found.proportions]
+    parts = [f.reindex(columns=truth.columns, fill_value=0.0).to_numpy()[scored] for f in
+             (found.proportions, found.low, found.high)]  # fmt: skip
+    rows = [{"method": "sm.tl.deconvolve", **scores(known, *parts), "seconds": seconds}]
+    started = time.perf_counter()
+    plain = _of_all(least_squares(spots, reference), names, truth)[scored]
+    seconds = time.perf_counter() - started
+    low, high = (_of_all(b, names, truth)[scored] for b in bootstrap(spots, reference, seed))
+    rows.append({"method": "NNLS, bootstrap of genes", **scores(known, plain, low, high), "seconds": seconds})
+    for row in rows:
+        row["of NNLS"] = row["RMSE"] / rows[1]["RMSE"]
+    return rows
+
+
+def _of_all(values: Float, names: list[str], truth: pd.DataFrame) -> Float:
+    """Columns of the reference's types (sorted) among those of the truth."""
+    frame = pd.DataFrame(values, columns=sorted(names))
+    return frame.reindex(columns=truth.columns, fill_value=0.0).to_numpy()
+
+
+# ------------------------------------------------------------------------------------------------------------ data
+
+
+def hard(seed: int, depth: int) -> tuple[Any, Any, pd.DataFrame]:
+    """(spots, reference, truth) of the simulator."""
+    import smeld as sm
+
+    spots = sm.datasets.simulate(
+        N_SPOTS,
+        N_GENES,
+        seed=seed,
+        image=False,
+        n_cell_types=N_TYPES,
+        n_subtype_pairs=3,
+        cell_type_effect=2.0,
+        mean_counts=depth,
+    )
+    reference = sm.datasets.simulate_reference(spots, N_CELLS, seed=seed, platform_sd=1.0)
+    return spots, reference, spots.obsm["truth_proportions"]
+
+
+def pooled(fold: int, seed: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.bool_]]:
+    """(spots, reference, truth, spots that are scored) of pooled seqFISH+ cells; profiles from the other spots."""
+    import anndata
+
+    from smeld.kernels.graph import spatial_graph
+
+    spots = anndata.read_h5ad(FOLDER / "deconvolution/seqfishplus_sim.h5ad")
+    spots.X = sparse.csr_matrix(spots.X, dtype=np.float32)
+    truth = pd.DataFrame(spots.obsm["true_proportions"], index=spots.obs_names)
+    held = np.random.default_rng(seed).permutation(spots.n_obs) % N_FOLDS == fold
+    cells = truth.to_numpy() * spots.obs["n_cells_in_truth"].to_numpy()[:, None]
+    known = cells[~held].sum(axis=0) > 0
+    counts = spots.X[~held].toarray().astype(float)
+    design = cells[~held][:, known]
+    profile = np.array([nnls(design, counts[:, g])[0] for g in range(counts.shape[1])]).T
+    drawn = np.random.default_rng(seed).poisson(np.repeat(profile, PSEUDO_CELLS, axis=0)).astype(np.float32)
+    label = np.repeat(truth.columns[known].to_numpy(dtype=str), PSEUDO_CELLS)
+    reference = anndata.AnnData(
+        sparse.csr_matrix(drawn),
+        obs=pd.DataFrame({"cell_type": label}, index=[f"cell{i}" for i in range(len(label))]),
+        var=pd.DataFrame(index=spots.var_names),
+    )
+    del spots.obsm["true_proportions"]
+    spots.obsm["spatial_um"] = np.asarray(spots.obsm["spatial"], dtype=float) * 100
+    # plain neighbours: 72 spots are too few to weigh edges by
+    spots.obsp["sme_weights"] = spatial_graph(spots.obsm["spatial_um"]).connectivities
+    return spots, reference, truth, held
+
+
+def breast(half: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.bool_]]:
+    """(spots, reference, truth, spots that are scored): types are Xenium's own clusters, the halves left and right."""
+    import platform_pair
+
+    import smeld as sm
+
+    pair = platform_pair.read()
+    sm.tl.domains(pair.cells, N_PAIR_TYPES, mode="cell_type", seed=0)
+    label = pair.cells.obs["cell_type"].astype(str).to_numpy()
+    names = sorted(set(label))
+    on = pair.under >= 0
+    counted = np.zeros((pair.spots.n_obs, len(names)))
+    np.add.at(counted, (pair.under[on], np.searchsorted(names, label[on])), 1)
+    n_cells = counted.sum(axis=1)
+    truth = pd.DataFrame(counted / np.maximum(n_cells, 1)[:, None], index=pair.spots.obs_names, columns=names)
+    middle = np.median(pair.spots.obsm["spatial_um"][:, 0])
+    left = pair.spots.obsm["spatial_um"][:, 0] < middle
+    cells_left = pair.cells.obsm["spatial_um"][:, 0] < middle
+    reference = pair.cells[cells_left != (half == 0)].copy()
+    return pair.spots, reference, truth, (left == (half == 0)) & (n_cells >= MIN_CELLS)
+
+
+# -------------------------------------------------------------------------------------------------------- measures
+
+
+def measure(*, seeds: int = 3, first: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Tables: hard mixtures by depth, real sections."""
+    warnings.simplefilter("ignore")
+    rows = []
+    for depth in DEPTHS:
+        found = []
+        for seed in range(first, first + seeds):
+            spots, reference, truth = hard(seed, depth)
+            found += both(spots, reference, truth, np.ones(spots.n_obs, dtype=bool), seed)
+        rows += _means(found, {"counts a spot": depth, "seeds": seeds})
+    return {"deconvolve": rows, "deconvolve_real": measure_real()}
+
+
+def measure_real() -> list[dict[str, Any]]:
+    rows = []
+    if (FOLDER / "deconvolution").exists():
+        found = [row for fold in range(N_FOLDS) for row in both(*pooled(fold, 0), 0)]
+        rows += _means(found, {"section": "seqFISH+ cells, pooled"})
+    if (FOLDER / "breast_visium_xenium_pair").exists():
+        found = [row for half in (0, 1) for row in both(*breast(half), 0)]
+        rows += _means(found, {"section": "breast, Visium with Xenium"})
+    return rows
+
+
+def _means(found: list[dict[str, Any]], first: dict[str, Any]) -> list[dict[str, Any]]:
+    table = pd.DataFrame(found)
+    means = table.groupby("method", sort=False).mean()
+    return [{**first, "method": name, **row.to_dict()} for name, row in means.iterrows()]
+
+
+def measure_speed(sizes: tuple[int, ...] = (100_000,)) -> list[dict[str, Any]]:
+    """Seconds and peak memory of one call, the graph made before, on this machine's cores."""
+    rows = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            found, run = _measure.run_json("deconvolve.py", ["--speed", str(n)], Path(folder), threads=2, timeout=3600)
+        rows.append({**found, "GB": run.peak_mb / 1e3})
+    return rows
+
+
+def speed(n: int) -> dict[str, Any]:
+    import anndata
+
+    from smeld.kernels.graph import spatial_graph
+    from smeld.tl import _deconvolve
+
+    rng = np.random.default_rng(0)
+    base = rng.lognormal(0, 1.1, SPEED_GENES)
+    profile = base * np.exp((rng.random((SPEED_TYPES, SPEED_GENES)) < 0.1) * rng.exponential(2, SPEED_GENES))
+    profile *= SPEED_COUNTS / profile.sum(axis=1).mean()
+    side = int(np.ceil(np.sqrt(n)))
+    at = np.arange(n)
+    xy = np.column_stack([at % side + 0.5 * (at // side % 2), at // side * np.sqrt(3) / 2]) * 100.0
+    shares = rng.dirichlet(np.full(SPEED_TYPES, 0.3), n).astype(np.float32)
+    parts = [
+        sparse.csr_matrix(rng.poisson(shares[i : i + 20_000] @ profile).astype(np.float32)) for i in range(0, n, 20_000)
+    ]
+    genes = [f"g{g}" for g in range(SPEED_GENES)]
+    spots = anndata.AnnData(
+        sparse.vstack(parts, format="csr"),
+        obs=pd.DataFrame(index=[f"s{i:07d}" for i in range(n)]),
+        var=pd.DataFrame(index=genes),
+    )
+    parts.clear()
+    spots.obsm["spatial_um"] = xy
+    spots.obsp["sme_weights"] = spatial_graph(xy).connectivities
+    label = np.repeat([f"T{k:02d}" for k in range(SPEED_TYPES)], 50)
+    cells = rng.poisson(np.repeat(profile, 50, axis=0) * np.exp(rng.normal(size=SPEED_GENES))).astype(np.float32)
+    reference = anndata.AnnData(
+        sparse.csr_matrix(cells),
+        obs=pd.DataFrame({"cell_type": label}, index=[f"c{i}" for i in range(len(label))]),
+        var=pd.DataFrame(index=genes),
+    )
+    started = time.perf_counter()
+    found = _deconvolve.deconvolve(spots, reference)
+    seconds = time.perf_counter() - started
+    error = float(np.sqrt(((found.proportions.to_numpy() - shares) ** 2).mean()))
+    return {"spots": n, "types": SPEED_TYPES, "genes": SPEED_GENES, "seconds": seconds, "RMSE": error}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--speed", type=int, help="number of spots")
+    options = parser.parse_args(argv)
+    json.dump(speed(options.speed) if options.speed else measure_real(), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
