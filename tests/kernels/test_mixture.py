@@ -212,3 +212,19 @@ def test_bic_counts_each_further_component() -> None:
     one = best(x, 1)
     expected = -2 * 100 * one.log_likelihood + 3 * np.log(100)
     assert mixture.bic(one, 100) == pytest.approx(expected)
+
+
+def test_many_spots_are_fitted_on_a_sample_and_seen_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(100)
+    centres = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
+    x = centres[np.arange(3000) % 3] + rng.normal(size=(3000, 2))
+    whole = mixture.fit(x, 3, seed=np.random.SeedSequence(0), n_starts=3)[0]
+    monkeypatch.setattr(mixture, "MAX_FITTED", 1500)
+    monkeypatch.setattr(mixture, "BLOCK", 700)
+    part = mixture.fit(x, 3, seed=np.random.SeedSequence(0), n_starts=3)[0]
+    order = np.array([np.linalg.norm(part.means - m, axis=1).argmin() for m in whole.means])
+    assert np.abs(part.means[order] - whole.means).max() < 0.2
+    np.testing.assert_allclose(part.predict_proba(x)[:, order], whole.predict_proba(x), atol=0.15)
+    blocks = part.predict_proba(x)
+    monkeypatch.setattr(mixture, "BLOCK", 2**18)
+    np.testing.assert_allclose(blocks, part.predict_proba(x), rtol=1e-9, atol=1e-12)

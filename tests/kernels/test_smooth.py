@@ -223,3 +223,31 @@ def test_effective_size_is_near_the_exact_trace(alpha: float) -> None:
 def test_effective_size_without_smoothing_is_the_number_of_spots() -> None:
     assert smooth.effective_size(random_weights(30, 0), 0.0) == pytest.approx(30)
     assert smooth.effective_size(sparse.csr_matrix((30, 30)), 9.0) == pytest.approx(30)
+
+
+@given(st.integers(2, 60), st.integers(0, 99), st.integers(1, 5))
+def test_parts_and_the_order_in_memory_leave_every_bit(n: int, seed: int, columns: int) -> None:
+    weights = random_weights(n, seed, lone=1)
+    x = np.random.default_rng(seed).normal(size=(weights.shape[0], columns))
+    plain = smooth.smooth(weights, x, 3.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smooth, "MOST_VALUES", 2 * len(x))
+        assert np.array_equal(smooth.smooth(weights, x, 3.0), plain)
+        patch.setattr(smooth, "FAR_FROM", 0)
+        patch.setattr(smooth, "FAR", -1.0)
+        assert np.array_equal(smooth.smooth(weights, x, 3.0), plain)
+        order = smooth._near_order(weights)
+        assert (order is None) == (weights.nnz == 0)
+        if order is not None:
+            assert sorted(order) == list(range(len(x)))
+
+
+def test_neighbours_far_apart_in_memory_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = sparse.diags([np.ones(999), np.ones(999)], [-1, 1]).tocsr()
+    assert smooth._near_order(chain) is None
+    shuffled = np.random.default_rng(0).permutation(1000)
+    mixed = sparse.csr_matrix(chain[shuffled][:, shuffled])
+    order = smooth._near_order(mixed)
+    assert order is not None
+    again = smooth._relabelled(mixed, order).tocoo()
+    assert np.abs(again.row - again.col).max() <= 2
