@@ -34,7 +34,7 @@ def kernels(n: int) -> dict[str, Callable[[], Any]]:
     fields = np.ascontiguousarray(values.T[:FIELDS])
     where = crosscov.lags(xy, half=True)
     return {
-        "neighbours": lambda: graph._knn_pairs(xy, NEIGHBOURS),
+        "neighbours": lambda: np.stack(graph._knn_distances(xy, NEIGHBOURS).nonzero(), axis=1),
         f"smoothing, {COLUMNS} columns": lambda: smooth.smooth(weights, values, 5.0),
         f"correlograms, {FIELDS} genes": lambda: crosscov.cross_correlograms(where, [fields], [(0, 0)]),
     }

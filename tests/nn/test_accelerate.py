@@ -29,13 +29,13 @@ NO_GPU = not torch.cuda.is_available()
 PLACES = ["torch:cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_GPU, reason="torch finds no CUDA GPU"))]
 
 
-@pytest.fixture(autouse=True)
 def edges(distances: sparse.csr_matrix) -> np.ndarray:
     """Both ends of every edge, [n_edges, 2]."""
     found = distances.tocoo()
     return np.stack([found.row, found.col], axis=1)
 
 
+@pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(_backend.VARIABLE, raising=False)
     _backend.switch.taken()
