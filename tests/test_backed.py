@@ -59,6 +59,27 @@ def stored(tmp_path: Path, *, n_obs: int = 400, shuffled: bool = True) -> Path:
     return tmp_path / "section"
 
 
+@given(st.integers(1, 70), st.integers(0, 99), st.booleans())
+@settings(max_examples=6, deadline=None)
+def test_an_analysis_on_disk_has_the_bits_of_one_in_memory(size: int, seed: int, shuffled: bool) -> None:
+    """Whatever the blocks and the order of the spots; every other task: tests/test_every_input.py."""
+    adata = sm.datasets.simulate(150, 50, layout="cells", image=False, seed=100 + seed % 3)
+    if shuffled:
+        adata = adata[np.random.default_rng(seed).permutation(150)].copy()
+    lazy = adata.copy()
+    lazy.X = on_disk(adata.X, size)
+    pairs = [(adata.var_names[i], adata.var_names[i + 1]) for i in range(0, 12, 2)]
+    found = []
+    for section in (adata, lazy):
+        sm.tl.quality_control(section, min_counts=30)
+        sm.fuse(section)
+        sm.tl.domains(section, 3, n_starts=2, n_splits=1)
+        markers, tested = sm.tl.markers(section), sm.tl.interactions(section, pairs, min_spots=5).table
+        found.append((section.obs, section.var, section.obsm["fused_sme"], section.varm["PCs"], markers, tested))
+    for one, other in zip(*found):
+        assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one.equals(other)
+
+
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_files_are_opened_in_place_and_written_back(tmp_path: Path, suffix: str) -> None:
     path = stored(tmp_path).with_suffix(suffix)

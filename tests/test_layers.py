@@ -32,7 +32,7 @@ HEIGHT = {
     "_report": 6, "_report_facts": 6, "_report_pairs": 6, "_report_trajectory": 6, "viewer": 6,
     "_report_sure": 6, "_run_config": 6, "_run_record": 6,
     "_optional": 6,
-    "pipeline": 7, "_estimate": 7, "_cluster": 6,
+    "pipeline": 7, "_estimate": 6.5, "_cluster": 6,
     "_followup": 8, "_cohort": 8, "_cohort_sheet": 8,
     "cli": 9, "_cli_base": 9, "_cli_encoders": 9, "_cli_followup": 9, "_cli_cohort": 9,
     "__main__": 10, "": 11,

@@ -527,3 +527,15 @@ def test_a_path_with_any_characters(tmp_path: Path, capsys: Capture) -> None:
     assert called.code == 0, called.err
     assert record(out)["config"]["path"] == str(folder / "a b.h5ad")
     assert command_line.call(capsys, "replay", out, "-q").code == 0
+
+
+def test_a_long_run_says_beforehand_what_to_expect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = tmp_path / "s.h5ad"
+    sm.write(sm.datasets.simulate(200, 50, image=False, seed=100), section)
+    for longest, told in ((0.0, True), (1e9, False)):
+        monkeypatch.setattr(pipeline, "LONG_SECONDS", longest)
+        said: list[str] = []
+        with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+            patch.setattr(pipeline, "analyse", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            pipeline.run(pipeline.configure(path=str(section)), tmp_path / "out", say=said.append)
+        assert any("200 spots x 50 genes: about" in line and "of memory" in line for line in said) is told

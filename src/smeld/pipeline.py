@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smeld import _adapt, _check, _keys, _optional, fusion, io, morph, tl
+from smeld import _adapt, _check, _estimate, _keys, _optional, fusion, io, morph, tl
 from smeld._report import report, save_figures
 from smeld._run_config import (
     NO_ENCODER,
@@ -47,6 +47,9 @@ RESULT, REPORT, TABLES, FIGURES = "result.h5ad", "report.html", "tables", "figur
 #: what smeld writes into a results folder; anything else there is the user's and is never removed
 WRITTEN = (RESULT, REPORT, f"{TABLES}/*.csv", f"{FIGURES}/*.png", f"{FIGURES}/*.svg")
 
+#: runs that are expected to take longer say so, and how long
+LONG_SECONDS = 120.0
+
 Say = Callable[[str], None]
 
 
@@ -77,6 +80,7 @@ def run(config: RunConfig, out: str | Path, *, backed: bool = False, say: Say = 
     started = time.perf_counter()
     say("reading")
     adata = _read(config, backed)
+    _say_long(adata, config, backed, say)
     inputs = input_hashes(config)
     # the folder is begun before the long part: a place that cannot be written is found out at once
     with replacing_folder(folder, known=WRITTEN, marker=RUN) as temporary:
@@ -85,6 +89,15 @@ def run(config: RunConfig, out: str | Path, *, backed: bool = False, say: Say = 
         _write_results(adata, temporary, config)
         _write_run(temporary, config, inputs, seconds=time.perf_counter() - started)
     return RunResult(folder, adata)
+
+
+def _say_long(adata: AnnData, config: RunConfig, backed: bool, say: Say) -> None:
+    """What is to be expected, where the run will be long."""
+    nnz = getattr(adata.X, "nnz", None)
+    size = _estimate.size_of(config) if nnz is None else _estimate.Size(adata.n_obs, adata.n_vars, int(nnz))
+    expected = _estimate.estimate(size, config, backed=backed)
+    if expected.seconds > LONG_SECONDS:
+        say(_estimate.sentence(size, expected))
 
 
 def _read(config: RunConfig, backed: bool) -> AnnData:
