@@ -140,6 +140,13 @@ TABLES: dict[str, tuple[str, str]] = {
         "DLPFC 151673, the same pairs, one thread each, all but `first` warm; the ratio is seconds over those of "
         "smeld's `spatial` without decoys, by wall clock and by processor time.",
     ),
+    "large": (
+        "Large sections",
+        "The whole main job (`smeld run`: reading to report), or the script said; minutes of wall time and the largest "
+        "resident memory of the process, reading included. Sections are those of `benchmarks/_large_section.py`: "
+        "148 counts above zero a cell of 500 genes. ARI with the simulated domains; the number of domains is chosen by "
+        "the data but for the script.",
+    ),
     "lr_scale": (
         "Ligand-receptor pairs at scale",
         "Simulated cells with the genes of smeld's own pairs; `spatial` with surrogates and local calls; memory of the "

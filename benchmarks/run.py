@@ -26,6 +26,7 @@ import encoders
 import gnn
 import gpu
 import interactions
+import large
 import lr_peers
 import lr_platforms
 import lr_real
@@ -99,6 +100,7 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "trajectory_scale": lambda asked: trajectory_scale.measure(slow=asked.slow),
     "vae": lambda asked: vae.measure(seeds=asked.seeds),
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
+    "large": lambda asked: {"large": large.measure(slow=asked.slow)},
 }
 
 
