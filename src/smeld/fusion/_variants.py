@@ -98,6 +98,8 @@ def _thinned(
     n_splits: int,
     seed: np.random.SeedSequence,
 ) -> list[Float]:
+    if adata.n_obs > MOST_SPLIT:  # before the counts are looked at: they may not fit into memory
+        return []
     layer, batch_key = str(inputs.get("layer", "X")), str(inputs.get("batch_key", "none"))
     try:
         counts = _adapt.counts(adata, None if layer == "X" else layer)[order]
@@ -106,7 +108,7 @@ def _thinned(
         return []
     loadings = adata.varm.get(loadings_key)
     fits = loadings is not None and loadings.shape[1] == full.shape[1]
-    if not fits or adata.n_obs > MOST_SPLIT or not _adapt.are_counts(counts):
+    if not fits or not _adapt.are_counts(counts):
         return []
     used = np.flatnonzero(np.abs(loadings).sum(axis=1) > 0)
     dispersion = split.local_dispersion(counts, weights)
