@@ -14,6 +14,8 @@ from scipy import sparse
 
 import smeld as sm
 from smeld import _adapt, _backed
+from smeld.fusion import _variants
+from smeld.kernels import rows
 
 array = pytest.importorskip("dask.array", reason="needs smeld[cluster]")
 
@@ -165,6 +167,29 @@ def test_missing_and_damaged_chunks_are_refused(tmp_path: Path, values: int, wor
 def test_backed_is_a_word_that_means_something(tmp_path: Path) -> None:
     with pytest.raises(sm.InputError, match="backed must be"):
         sm.read(tmp_path, backed=3)  # type: ignore[arg-type]
+
+
+def test_large_sections_are_never_taken_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the limits beyond which sections count as large lowered."""
+    path = stored(tmp_path).with_suffix(".zarr")
+    lazy = sm.read(path, backed=True)
+
+    def refused(*_: object) -> None:
+        raise MemoryError("the counts were taken into memory")
+
+    monkeypatch.setattr(_variants, "MOST_SPLIT", 100)
+    monkeypatch.setattr(_backed, "in_memory_matrix", refused)
+    monkeypatch.setattr(rows.Rows, "whole", refused)
+    sm.tl.quality_control(lazy)
+    sm.fuse(lazy)
+    sm.tl.domains(lazy, 3, n_starts=2)
+    sm.tl.pieces(lazy)
+    sm.tl.markers(lazy)
+    pairs = [(lazy.var_names[i], lazy.var_names[i + 1]) for i in range(0, 12, 2)]
+    sm.tl.interactions(lazy, pairs, min_spots=5)
+    with pytest.raises(MemoryError):
+        sm.tl.denoise(lazy)
+    sm.write(lazy, tmp_path / "result.h5ad")
 
 
 MEASURED = """
