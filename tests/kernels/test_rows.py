@@ -121,3 +121,15 @@ def test_columns_in_parts_hold_no_more_than_allowed(monkeypatch: pytest.MonkeyPa
 def test_whole_numbers_are_recognised(values: list[float], whole: bool) -> None:
     x = sparse.csr_matrix(np.array([values], dtype=np.float32))
     assert rows.in_memory(x).hold_counts() is whole
+
+
+def test_blocks_of_a_table_with_two_kinds_of_indices_cost_what_they_hold() -> None:
+    """As anndata reads them from zarr: scipy would go through the whole table for every block."""
+    x = table(30, 5)
+    mixed = sparse.csr_matrix(x)
+    mixed.indptr = x.indptr.astype(np.int64)
+    made = rows.in_memory(mixed)
+    block = made.fetch(3, 9)
+    assert block.indptr.dtype == block.indices.dtype == np.int32
+    np.testing.assert_array_equal(made.whole().toarray(), x.toarray())
+    assert mixed.indptr.dtype == np.int64

@@ -91,6 +91,11 @@ def _popped(blocks: list[Csr]) -> Iterator[Csr]:
 def in_memory(table: Csr, order: Int | None = None) -> Rows:
     """A CSR table as it is, or with its rows in ``order``; no copy is made of it."""
 
+    if table.indptr.dtype != table.indices.dtype:  # scipy would convert all indices anew for every block
+        kind = np.int32 if table.nnz < 2**31 else np.int64
+        pattern = (table.data, table.indices.astype(kind, copy=False), table.indptr.astype(kind, copy=False))
+        table = Csr(pattern, shape=table.shape)
+
     def clean(block: Csr) -> Csr:
         block.sum_duplicates()  # sorts
         if block.data.size and not block.data.all():
