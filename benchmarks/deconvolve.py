@@ -3,8 +3,8 @@
 *Hard mixtures*: simulated spots of a dozen types, three pairs of them nearly alike, 200 to 2,000 counts a spot, a
 log-normal platform shift of standard deviation 1 between section and reference. *Pooled cells*: seqFISH+ cells pooled
 into 72 spots; profiles of types come from the other spots (six folds), solved from their known compositions. *Breast
-pair*: Visium spots, truth and reference from Xenium of the same block; the reference's cells come from the other half
-of the tissue.
+pair*: Visium spots, truth and reference from Xenium of the same block, cells by lineage; the reference's cells come
+from the other half of the tissue.
 
 Intervals are scored where a type is present; true zeros apart, by whether the interval holds 0. NNLS solves raw counts
 against mean counts a cell of each type; its bootstrap draws genes.
@@ -39,8 +39,18 @@ N_BOOTSTRAP, LEVEL = 20, 0.9
 COMMON = 0.02
 #: folds of pooled spots, and cells that are drawn from each type's profile
 N_FOLDS, PSEUDO_CELLS = 6, 30
-#: types of the Xenium section, and cells a spot needs for a truth
-N_PAIR_TYPES, MIN_CELLS = 8, 3
+#: clusters of the Xenium section, counts a cell needs, and cells a spot needs for a truth
+N_CLUSTERS, MIN_COUNTS, MIN_CELLS = 30, 20, 3
+#: well-known markers of its lineages: clusters of one lineage are one type, as they are hard to tell apart in spots
+LINEAGES = {
+    "epithelial": "EPCAM KRT7 KRT8 CDH1 FOXA1 GATA3 ELF3",
+    "myoepithelial": "KRT14 KRT5 ACTA2 MYLK KRT15 DST OXTR",
+    "fibroblast": "LUM POSTN CCDC80 PDGFRA FBLN1 MMP2 CXCL12",
+    "endothelial": "PECAM1 VWF KDR CD93 AQP1 CLEC14A ESM1",
+    "T": "CD3E CD3D CD3G TRAC IL7R CD8A CD4 CCL5",
+    "B": "MS4A1 CD79A CD79B MZB1 BANK1 TENT5C SLAMF7",
+    "myeloid": "CD68 CD163 LYZ CD14 FCER1G AIF1 ITGAX FGL2",
+}
 #: shared-out work of the speed test: types, genes, counts a spot
 SPEED_TYPES, SPEED_GENES, SPEED_COUNTS = 20, 2000, 600
 
@@ -181,25 +191,41 @@ def pooled(fold: int, seed: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.boo
 
 
 def breast(half: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.bool_]]:
-    """(spots, reference, truth, spots that are scored): types are Xenium's own clusters, the halves left and right."""
-    import platform_pair
+    """(spots, reference, truth, spots that are scored): Xenium's cells by lineage, the halves left and right."""
+    import lr_platforms
 
     import smeld as sm
 
-    pair = platform_pair.read()
-    sm.tl.domains(pair.cells, N_PAIR_TYPES, mode="cell_type", seed=0)
-    label = pair.cells.obs["cell_type"].astype(str).to_numpy()
+    spots, cells = lr_platforms.read()
+    cells = cells[np.asarray(cells.X.sum(axis=1)).ravel() >= MIN_COUNTS].copy()
+    sm.fuse(spots, seed=0)
+    cells.obs["cell_type"] = label = lineages(cells)
     names = sorted(set(label))
-    on = pair.under >= 0
-    counted = np.zeros((pair.spots.n_obs, len(names)))
-    np.add.at(counted, (pair.under[on], np.searchsorted(names, label[on])), 1)
+    near = lr_platforms.nearest_spot(spots, cells)
+    on = (near["um"] <= lr_platforms.SPOT_UM / 2).to_numpy()
+    counted = np.zeros((spots.n_obs, len(names)))
+    np.add.at(counted, (near["spot"].to_numpy(dtype=int)[on], np.searchsorted(names, label[on])), 1)
     n_cells = counted.sum(axis=1)
-    truth = pd.DataFrame(counted / np.maximum(n_cells, 1)[:, None], index=pair.spots.obs_names, columns=names)
-    middle = np.median(pair.spots.obsm["spatial_um"][:, 0])
-    left = pair.spots.obsm["spatial_um"][:, 0] < middle
-    cells_left = pair.cells.obsm["spatial_um"][:, 0] < middle
-    reference = pair.cells[cells_left != (half == 0)].copy()
-    return pair.spots, reference, truth, (left == (half == 0)) & (n_cells >= MIN_CELLS)
+    truth = pd.DataFrame(counted / np.maximum(n_cells, 1)[:, None], index=spots.obs_names, columns=names)
+    middle = np.median(spots.obsm["spatial_um"][:, 0])
+    left, cells_left = (x.obsm["spatial_um"][:, 0] < middle for x in (spots, cells))
+    reference = cells[cells_left != (half == 0)].copy()
+    return spots, reference, truth, (left == (half == 0)) & (n_cells >= MIN_CELLS)
+
+
+def lineages(cells: Any) -> NDArray[Any]:
+    """Type of each cell: k-means clusters, each named by the markers that it has most of among the clusters."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+
+    total = np.asarray(cells.X.sum(axis=1)).ravel()
+    log = sparse.csr_matrix(sparse.diags(100 / total) @ cells.X).log1p()
+    reduced = TruncatedSVD(21, random_state=0).fit_transform(log)
+    cluster = KMeans(N_CLUSTERS, n_init=1, random_state=0).fit_predict(reduced)
+    mean = np.array([np.asarray(log[cluster == c].mean(axis=0)).ravel() for c in range(N_CLUSTERS)])
+    standard = pd.DataFrame((mean - mean.mean(axis=0)) / mean.std(axis=0), columns=cells.var_names)
+    score = np.array([standard[markers.split()].mean(axis=1) for markers in LINEAGES.values()])
+    return np.array(list(LINEAGES))[score.argmax(axis=0)][cluster]
 
 
 # -------------------------------------------------------------------------------------------------------- measures

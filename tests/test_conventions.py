@@ -51,6 +51,7 @@ RAISED = {
 #: functions whose random numbers are fixed on purpose
 FIXED_DRAWS = {
     ("kernels/evidence.py", "left_out"),
+    ("kernels/labelprior.py", "_field"),
     ("kernels/smooth.py", "effective_size"),  # probes of a trace
     ("kernels/whitening.py", "_probes"),  # of a trace, too
     ("pl/scatter.py", "embedding"),  # the order in which dots are drawn

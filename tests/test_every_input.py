@@ -79,8 +79,10 @@ PLOTS: dict[str, Callable[[Any], Any]] = {
     "section": lambda d: sm.pl.section(d),
     "trajectory_tree": lambda d: sm.pl.trajectory_tree(d),
 }
-#: what takes data and is tested elsewhere: files, the report, another package's object
-ELSEWHERE = {"write", "report", "cellrank_kernel"}
+#: what takes data and is tested elsewhere: files, the report, another package's object, what needs a reference or types
+ELSEWHERE = {
+    "write", "report", "cellrank_kernel", "annotate", "deconvolve", "niches", "niche_states", "compare_niches"
+}  # fmt: skip
 
 
 def _table(data: Any) -> AnnData:

@@ -179,6 +179,25 @@ def test_surroundings_count_where_types_lie_in_patches_only(patchy: bool) -> Non
     assert right[1] > right[0] + 0.03 if patchy else right[1] == right[0]
 
 
+def test_surroundings_are_refused_where_neighbours_share_more_than_their_type() -> None:
+    """Patches of two types; the scores of whole patches err together, as states of tissue make them."""
+    rng = np.random.default_rng(1)
+    xy = rng.uniform(0, 1000, (1600, 2))
+    patch = (xy // 125).astype(int) @ np.array([8, 1])
+    label = np.where(rng.random(1600) < 0.15, rng.integers(0, 2, 1600), rng.integers(0, 2, 64)[patch])
+    common = rng.standard_normal((64, 2))[patch]
+    noise = rng.standard_normal((1600, 2)) + common  # of variance 2: differences of scores are log odds
+    own = np.repeat([0, 1], 300)
+    known = 2.0 * kernel.one_hot(own, 2) + np.sqrt(2) * rng.standard_normal((600, 2))
+    theirs = celltypes.Scored(own, known, np.ones(600))
+    weights = sme_weights(spatial_graph(xy).distances, sigma_um=30)
+    scores, share = 2.0 * kernel.one_hot(label, 2) + noise, np.full(2, 0.5)
+    around = celltypes.Places(weights, patch, force=False)
+    _, _, near = celltypes.calibrated(scores, share, np.ones(1600), theirs, around, 0.9, np.random.default_rng(2))
+    assert near.gain > 5 * near.error and near.excess > 3 * near.excess_error
+    assert not near.used and len(near.log_prior) == 1
+
+
 # ------------------------------------------------------------------------------------------------------------- whole
 
 

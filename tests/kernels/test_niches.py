@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -10,9 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from smeld.kernels import niches
+from smeld.kernels import alongpath, niches
 from smeld.kernels.fields import Bounds, gaussian_field
 from smeld.kernels.graph import spatial_graph
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_patches() -> Iterator[None]:
+    """Half the patches, for small sections: an eighth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alongpath, "N_PATCHES", 200)
+        yield
 
 
 def section(seed: int, n: int, n_types: int, log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
@@ -75,6 +84,30 @@ def test_types_that_go_together_are_found() -> None:
     # the niches made without a type are lined up with those given
     np.testing.assert_array_equal(np.sign(found.effect[1:, 0]), [1, 1, -1, -1])
     np.testing.assert_allclose(found.effect[1:, 0], -found.effect[1:, 1], atol=1e-9)
+
+
+def test_more_than_twelve_types_are_left_out_a_sixth_at_a_time() -> None:
+    folds = niches._folds(np.arange(1, 15), np.arange(1, 15))
+    assert len(folds) == niches.N_FOLDS
+    np.testing.assert_array_equal(np.sort(np.concatenate(folds)), np.arange(1, 15))
+    assert [len(fold) for fold in niches._folds(np.arange(1, 13), np.arange(1, 13))] == [1] * 12
+
+    def log_odds(xy: np.ndarray) -> np.ndarray:
+        left = (np.sin(xy[:, 0] / 90) + np.sin(xy[:, 1] / 90) > 0)[:, None]
+        return np.where(left, np.r_[2, [2.0] * 7, [0.0] * 7], np.r_[2, [0.0] * 7, [2.0] * 7])
+
+    xy, member, operator = section(4, 900, 15, log_odds)
+    left = (np.sin(xy[:, 0] / 90) + np.sin(xy[:, 1] / 90) > 0).astype(float)
+    found = pvalue(xy, member, operator, np.stack([left, 1 - left], axis=1))
+    assert np.isfinite(found.pvalue[1:]).all()
+    assert niches.combined(found.pvalue) < 1e-3
+    np.testing.assert_array_equal(np.sign(found.effect[1:, 0]), [1] * 7 + [-1] * 7)
+
+
+def test_one_p_of_several_is_that_of_benjamini_and_yekutieli() -> None:
+    p = np.array([0.02, 0.001, np.nan, 0.5])
+    assert niches.combined(p) == pytest.approx(0.001 * 3 * (1 + 1 / 2 + 1 / 3))
+    assert np.isnan(niches.combined(np.full(2, np.nan)))
 
 
 def test_types_with_patches_of_their_own_are_not_taken_for_niches() -> None:

@@ -190,9 +190,7 @@ def _nearest(xy_um: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDA
     return np.concatenate([[0], np.cumsum(np.concatenate(sizes))]), np.concatenate(members)
 
 
-def _as_lists(
-    pairs: tuple[NDArray[np.intp], NDArray[np.intp]], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def _as_lists(pairs: tuple[NDArray[np.intp], NDArray[np.intp]], n: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Pairs (i, j) as lists of every i's members, each once."""
     lists = sparse.csr_matrix((np.ones(len(pairs[0]), dtype=np.int8), pairs), shape=(n, n))
     return lists.indptr.astype(np.int64), lists.indices.astype(np.int32)

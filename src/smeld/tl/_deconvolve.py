@@ -1,0 +1,268 @@
+"""``deconvolve``: how much of each cell type a spot holds, by a single-cell reference, with intervals and absences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from smeld import _adapt, _check, _keys
+from smeld.kernels import evidence, spotmodel
+from smeld.tl import _reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Float = NDArray[np.float64]
+Int = NDArray[np.intp]
+Of = Literal["cells", "counts"]
+
+PROPORTIONS = "cell_type_proportions"
+LOW, HIGH, ABSENT = "_low", "_high", "_absent"
+#: patches that platform shifts are estimated on. One, the whole section: how types vary between more patches would
+#: be taken for evidence on their mean as well, and in real sections types differ from place to place themselves
+N_PATCHES = 1
+#: spots that the reach is chosen on
+CHOICE_SPOTS = 2048
+
+
+@dataclass(frozen=True)
+class Deconvolution:
+    """``proportions`` [n_obs, n_types], their ``low`` and ``high``, ``absent`` (probability that a type is not there),
+    and ``platform``: by gene that was used the log of how much better the section measures it than the reference."""
+
+    proportions: pd.DataFrame
+    low: pd.DataFrame
+    high: pd.DataFrame
+    absent: pd.DataFrame
+    platform: pd.Series
+
+
+def deconvolve(
+    data: Any,
+    reference: Any,
+    label: str = "cell_type",
+    *,
+    layer: str | None = None,
+    reference_layer: str | None = None,
+    of: Of = "cells",
+    n_cells: str | None = None,
+    reach: int | None = None,
+    level: float = 0.9,
+    key_added: str = PROPORTIONS,
+    seed: int = 0,
+) -> Deconvolution:
+    """Estimate the proportions of cell types in every spot. Works in place; runs ``sm.fuse`` if nothing is fused yet.
+
+    Counts are sums over the types' profiles, times a platform shift of each gene: how much better or worse the section
+    measures it than the reference does. Shifts are found on the section's summed counts together with its
+    composition. A spot's proportions then have a prior from its surroundings in the S x M x E graph and may be zero;
+    they are drawn (Gibbs) in a dozen worlds that differ in the shifts and profiles as far as these are unknown.
+
+    Parameters
+    ----------
+    data
+        AnnData or SpatialData with one table: counts in ``X``, ``obsm["spatial_um"]``.
+    reference
+        AnnData with counts in ``X``, or DataFrame with a row a cell and a column a gene; see ``label``.
+    label
+        Column of the reference that names each cell's type.
+    layer, reference_layer
+        Layers that hold the counts of the section and of the reference; ``X`` by default.
+    of
+        ``"cells"``: shares of cells, each type with as many counts a cell as in the reference. ``"counts"``: shares of
+        the spot's counts; for references in which cells of different types were not measured alike.
+    n_cells
+        Column of ``obs`` with the number of cells (or nuclei) in each spot, missing where unknown: the fewer cells, the
+        likelier absences. Without it one number is estimated for the section.
+    reach
+        Hops of the graph over which a spot's surroundings are averaged; 0 takes the whole section for them. None: of
+        0, 1, 2, 4 and 8 the one that predicts held-out counts best. How strongly a spot is pulled towards its
+        surroundings is estimated in any case, by type.
+    level
+        Share of the types' true proportions, where they are present, that intervals are meant to hold.
+    key_added
+        Key of the proportions, and prefix of the others.
+    seed
+        Seed of all draws.
+
+    Writes
+    ------
+    ``obsm["cell_type_proportions"]`` (DataFrame [n_obs, n_types], rows sum to 1; posterior means),
+    ``obsm["cell_type_proportions_low"]`` and ``obsm["cell_type_proportions_high"]`` (the interval of a type if it is
+    present; low is 0 unless the type is present with a probability above .95),
+    ``obsm["cell_type_proportions_absent"]`` (probability that the type is absent), and the record. Spots without counts
+    of the genes used get the prior of their surroundings.
+
+    Returns
+    -------
+    The same as a frozen :class:`Deconvolution`, with the platform shifts.
+
+    Raises
+    ------
+    InputError
+        For a reference that does not fit (no shared genes, no labels, no counts; see the message), values of the
+        section that are not counts, or settings out of range.
+
+    Examples
+    --------
+    >>> import smeld as sm
+    >>> spots = sm.datasets.simulate(200, 150, seed=100, image=False, n_cell_types=4, mean_counts=400)
+    >>> cells = sm.datasets.simulate_reference(spots, 40, seed=100)
+    >>> found = sm.tl.deconvolve(spots, cells)
+    >>> list(found.proportions.columns)
+    ['T1', 'T2', 'T3', 'T4']
+
+    References
+    ----------
+    Genes that are summed without loss: sufficiency of Poisson sums. Platform shifts as random effects: Cable et al.,
+    Nat. Biotechnol. 40 (2022) 517. Bayesian bootstrap: Rubin, Ann. Stat. 9 (1981) 130. Point mass at zero: Mitchell &
+    Beauchamp, J. Am. Stat. Assoc. 83 (1988) 1023.
+    """
+    adata = _adapt.table(data)
+    _check_settings(of, reach, level)
+    counts = _counts(adata, layer)
+    ref = _reference.checked(adata, reference, label, layer=reference_layer)
+    order = _adapt.canonical_order(adata)
+    cells = _cells(adata, n_cells)
+    graph = _graph(adata, order, seed)
+    cells = None if cells is None else cells[order]
+    found, model = _fitted(counts[order], ref, _adapt.xy_um(adata)[order], graph, of, cells, reach, level, seed)
+    share, low, high, absent = _tables(adata, ref.names, found, order)
+    for suffix, frame in (("", share), (LOW, low), (HIGH, high), (ABSENT, absent)):
+        adata.obsm[key_added + suffix] = frame
+    params = {
+        "of": of,
+        "level": level,
+        "reach": found.reach,
+        "reach_from": "given" if reach is not None else "held-out counts",
+        "concentration": [f"{c:.3g}" for c in found.prior.concentration],
+        "cells_a_spot": "given" if cells is not None else float(found.prior.n_cells[0]),
+        "platform_sd": model.width,
+        "n_genes_used": len(model.genes),
+        "n_groups": model.sketch.n_groups,
+        "information_kept": model.sketch.kept,
+        **_reference.facts(ref),
+    }
+    inputs = {"layer": layer or "X", "graph": _keys.SME_WEIGHTS, "n_cells": n_cells}
+    _keys.record(adata, key_added, function="sm.tl.deconvolve", params=params, seed=seed, inputs=inputs)
+    return Deconvolution(share, low, high, absent, _platform(adata, model))
+
+
+def _check_settings(of: str, reach: int | None, level: float) -> None:
+    if of not in ("cells", "counts"):
+        raise _check.unknown("meaning of proportions", of, ("cells", "counts"))
+    if reach is not None and (isinstance(reach, bool) or not isinstance(reach, int | np.integer) or reach < 0):
+        raise _check.problem("reach must be a whole number of hops, 0 or more", found=repr(reach))
+    if not 0.5 <= level < 1:
+        raise _check.problem("level must lie between 0.5 and 1", found=str(level), cure="give level=0.9")
+
+
+def _counts(adata: Any, layer: str | None) -> sparse.csr_matrix:
+    counts = _adapt.counts(adata, layer)
+    if not _adapt.are_counts(counts):
+        where = f"layers[{layer!r}]" if layer else "X"
+        cure = "give raw counts, and name their layer with layer= if they are not in X"
+        raise _check.problem("deconvolution needs counts", found=f"values in {where} that are not whole", cure=cure)
+    return counts
+
+
+def _cells(adata: Any, column: str | None) -> Float | None:
+    """Number of cells of each spot; where it is missing the median of the others."""
+    if column is None:
+        return None
+    _check.require(adata.obs, column, "obs", "name the column with the number of cells in each spot, or leave it out")
+    import pandas as pd
+
+    values = pd.to_numeric(adata.obs[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.isfinite(values)
+    if not known.any() or (values[known] < 0).any():
+        found = "no number at all" if not known.any() else f"smallest value {values[known].min():g}"
+        raise _check.problem(f"obs[{column!r}] must hold numbers of cells", found=found, cure="leave n_cells= out")
+    values = np.where(known, values, np.median(values[known]))
+    return np.asarray(np.clip(values, 1.0, spotmodel.MOST_CELLS))
+
+
+def _graph(adata: Any, order: Int, seed: int) -> sparse.csr_matrix:
+    """The S x M x E weights, spots in canonical order; made where they are not there."""
+    if _keys.SME_WEIGHTS not in adata.obsp:
+        from smeld.fusion import fuse
+
+        fuse(adata, seed=seed)
+    weights = sparse.csr_matrix(sparse.csr_matrix(adata.obsp[_keys.SME_WEIGHTS])[order][:, order])
+    weights.setdiag(0)
+    weights.eliminate_zeros()
+    weights.sort_indices()
+    return weights
+
+
+def _fitted(
+    counts: sparse.csr_matrix,
+    ref: _reference.Reference,
+    xy: Float,
+    graph: sparse.csr_matrix,
+    of: Of,
+    cells: Float | None,
+    reach: int | None,
+    level: float,
+    seed: int,
+) -> tuple[spotmodel.Fitted, spotmodel.Model]:
+    """The posterior of all spots, which are in canonical order."""
+    patch = evidence.blocks(xy, N_PATCHES)
+    model_seed, choice_seed = np.random.SeedSequence(seed).spawn(2)
+    reference = ref.counts if of == "cells" else _alike(ref)
+    model = spotmodel.prepare(counts, ref.genes, reference, ref.label, patch, seed=model_seed)
+    start = model.patches[patch].astype(np.float32)
+    if reach is None:
+        some = _some(xy)
+        reach, _ = spotmodel.choose_reach(
+            counts[some],
+            model,
+            spotmodel.surroundings(sparse.csr_matrix(graph[some][:, some])),
+            start[some],
+            n_cells=None if cells is None else cells[some],
+            seed=choice_seed,
+        )
+    around = spotmodel.surroundings(graph)
+    grouped = model.sketch.counts(counts, model.genes)
+    return spotmodel.fit(grouped, model, around, start, reach, n_cells=cells, level=level, seed=seed), model
+
+
+def _alike(ref: _reference.Reference) -> sparse.csr_matrix:
+    """Reference counts with the same total in every type: its profile weighs as much as another's."""
+    total = np.bincount(ref.label, np.asarray(ref.counts.sum(axis=1)).ravel()) / np.bincount(ref.label)
+    scale = total.mean() / np.maximum(total, 1e-12)
+    return sparse.csr_matrix(sparse.diags(scale[ref.label]) @ ref.counts)
+
+
+def _some(xy: Float) -> Int:
+    """Spots that settings are chosen on: whole compact blocks, evenly taken, so that neighbours stay together."""
+    if len(xy) <= CHOICE_SPOTS:
+        return np.arange(len(xy))
+    block = evidence.blocks(xy, 8 * int(np.ceil(len(xy) / CHOICE_SPOTS)))
+    n_blocks = int(block.max()) + 1
+    wanted = max(1, int(CHOICE_SPOTS / len(xy) * n_blocks))
+    taken = np.linspace(0, n_blocks - 1, wanted).astype(int)
+    return np.flatnonzero(np.isin(block, taken))
+
+
+def _tables(adata: Any, names: list[str], found: spotmodel.Fitted, order: Int) -> tuple[pd.DataFrame, ...]:
+    """Proportions, low, high, absent; in the table's own order of spots."""
+    import pandas as pd
+
+    q = found.posterior
+    made = []
+    for values in (q.mean, q.low, np.maximum(q.high, q.low), 1 - q.present):
+        placed = np.empty(values.shape, dtype=np.float32)
+        placed[order] = np.clip(values, 0, 1)
+        made.append(pd.DataFrame(placed, index=adata.obs_names, columns=names))
+    return tuple(made)
+
+
+def _platform(adata: Any, model: spotmodel.Model) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series(model.log_shift, index=adata.var_names[model.genes], name="log_shift")
