@@ -133,3 +133,15 @@ def test_blocks_of_a_table_with_two_kinds_of_indices_cost_what_they_hold() -> No
     assert block.indptr.dtype == block.indices.dtype == np.int32
     np.testing.assert_array_equal(made.whole().toarray(), x.toarray())
     assert mixed.indptr.dtype == np.int64
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_only_some_columns_keep_their_values(n: int, g: int, seed: int) -> None:
+    x, rng = table(n, g, seed=seed), np.random.default_rng(seed)
+    wanted = np.flatnonzero(rng.random(g) < 0.5)
+    made = rows.only_columns(sparse.csc_matrix(x), wanted)
+    expected = np.zeros_like(x.toarray())
+    expected[:, wanted] = x.toarray()[:, wanted]
+    np.testing.assert_array_equal(made.toarray(), expected)
+    assert made.nnz == np.count_nonzero(expected)

@@ -207,3 +207,13 @@ def to_columns(table: Rows, seen: NDArray[np.integer], genes: Int) -> sparse.csc
         _fill(block.indptr, block.indices, block.data, start, at, rows, values)
     narrow = indptr.astype(np.int32) if indptr[-1] < 2**31 else indptr
     return sparse.csc_matrix((values, rows, narrow), shape=table.shape)
+
+
+def only_columns(table: sparse.csc_matrix, genes: Int) -> sparse.csc_matrix:
+    """The table with the columns of other genes than ``genes`` empty."""
+    size = np.diff(table.indptr)
+    kept = np.zeros(len(size), dtype=bool)
+    kept[genes] = True
+    values = np.repeat(kept, size)
+    indptr = np.concatenate([[0], np.cumsum(size * kept)]).astype(table.indptr.dtype)
+    return sparse.csc_matrix((table.data[values], table.indices[values], indptr), shape=table.shape)
