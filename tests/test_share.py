@@ -341,7 +341,10 @@ def test_no_more_workers_than_memory_holds(tmp_path: Path, capsys: pytest.Captur
     share = _cli_cohort.WORKER_SHARE
 
     def workers(memory: float) -> int:
-        return _cli_cohort.before_section(config, _cli_cohort.Where(jobs=4, memory=f"{memory / 1e6:.0f}MB"))
+        plan = _cli_cohort.before_section(config, _cli_cohort.Where(jobs=4, memory=f"{memory / 1e6:.0f}MB"))
+        assert plan is not None
+        assert not plan.backed
+        return plan.workers
 
     assert [workers(peak * (1 + share * k)) for k in (0.5, 1.1, 2.1, 9)] == [1, 1, 2, 4]
     assert "2 in place of 4 workers" in capsys.readouterr().err

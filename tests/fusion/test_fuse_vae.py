@@ -41,11 +41,17 @@ def test_what_it_writes(fused: AnnData, tmp_path: Path) -> None:
 
 
 def test_domains_are_a_consensus_over_variants_with_and_without_what_was_learned(fused: AnnData) -> None:
-    found = _variants.variants(fused, "fused_vae", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
+    found = [
+        make()
+        for make in _variants.variants(fused, "fused_vae", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
+    ]
     assert len(found) > 1
     plain = fused.copy()
     sm.fuse(plain, evidence=False)
-    alone = _variants.variants(plain, "fused_sme", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
+    alone = [
+        make()
+        for make in _variants.variants(plain, "fused_sme", n_splits=1, scales=True, seed=np.random.SeedSequence(0))
+    ]
     learned = found[0] - alone[0]
     assert np.abs(learned).max() > 0
     # each strength and split twice: with the correction and without
