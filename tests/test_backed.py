@@ -89,11 +89,11 @@ def test_files_are_opened_in_place_and_written_back(tmp_path: Path, suffix: str)
     assert _backed.is_backed(lazy.X)
     for adata in (plain, lazy):
         sm.tl.quality_control(adata, min_counts=20)
-        sm.fuse(adata)
+        sm.fuse(adata, evidence=False)
         sm.tl.domains(adata, 3, n_starts=1, n_splits=0)
     assert np.array_equal(plain.obsm["fused_sme"], lazy.obsm["fused_sme"])
     assert plain.obs["domain"].equals(lazy.obs["domain"])
-    for name in ("result.h5ad", "result.zarr"):
+    for name in (f"result{suffix}",):
         sm.write(lazy, tmp_path / name)
         again = sm.read(tmp_path / name)
         assert (again.X != plain.X).nnz == 0
