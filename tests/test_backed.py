@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from scipy import sparse
 import smeld as sm
 from smeld import _adapt, _backed
 from smeld.fusion import _variants
+from smeld.io import _on_disk
 from smeld.kernels import rows
 
 array = pytest.importorskip("dask.array", reason="needs smeld[cluster]")
@@ -25,7 +27,7 @@ def table(n: int, g: int, seed: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((rng.poisson(1.0, (n, g)) * (rng.random((n, g)) < 0.5)).astype(np.float32))
 
 
-def on_disk(x: sparse.csr_matrix, size: int):
+def lazy_blocks(x: sparse.csr_matrix, size: int):
     return array.from_array(x, chunks=(size, x.shape[1]), asarray=False)
 
 
@@ -36,7 +38,7 @@ def test_rows_sorted_on_disk_are_those_sorted_in_memory(n: int, g: int, size: in
     order = np.random.default_rng(seed).permutation(n)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_backed, "_bucket_width", lambda stored: width)
-        made = _backed.rows_of(on_disk(x, size), order)
+        made = _backed.rows_of(lazy_blocks(x, size), order)
     np.testing.assert_array_equal(made.whole().toarray(), x[order].toarray())
     some = np.sort(np.random.default_rng(seed + 1).choice(n, max(1, n // 3), replace=False))
     np.testing.assert_array_equal(made.take(some).toarray(), x[order[some]].toarray())
@@ -46,7 +48,7 @@ def test_rows_sorted_on_disk_are_those_sorted_in_memory(n: int, g: int, size: in
 
 def test_the_sorted_copy_goes_with_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_backed.tempfile, "tempdir", str(tmp_path))
-    made = _backed.rows_of(on_disk(table(50, 4, 0), 7), np.arange(50)[::-1])
+    made = _backed.rows_of(lazy_blocks(table(50, 4, 0), 7), np.arange(50)[::-1])
     assert list(tmp_path.iterdir())
     del made
     assert not list(tmp_path.iterdir())
@@ -69,7 +71,7 @@ def test_an_analysis_on_disk_has_the_bits_of_one_in_memory(size: int, seed: int,
     if shuffled:
         adata = adata[np.random.default_rng(seed).permutation(150)].copy()
     lazy = adata.copy()
-    lazy.X = on_disk(adata.X, size)
+    lazy.X = lazy_blocks(adata.X, size)
     pairs = [(adata.var_names[i], adata.var_names[i + 1]) for i in range(0, 12, 2)]
     found = []
     for section in (adata, lazy):
@@ -118,6 +120,20 @@ def test_other_platforms_are_put_away(tmp_path: Path) -> None:
         sm.read(folder, um_per_unit=1.0, backed=tmp_path / "counts.zarr")
     temporary = sm.read(folder, um_per_unit=1.0, backed=True)
     assert (_adapt.counts(temporary) != plain.X).nnz == 0
+
+
+def test_a_temporary_store_lives_as_long_as_what_reads_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backed.tempfile, "tempdir", str(tmp_path))
+    adata = sm.datasets.simulate(200, 50, image=False, seed=101)
+    whole = adata.copy()
+    _on_disk.put_away(whole, None)
+    part = whole[10:40].copy()
+    del whole
+    gc.collect()
+    assert (_adapt.counts(part) != adata.X[10:40]).nnz == 0
+    del part
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_region_stays_on_disk(tmp_path: Path) -> None:

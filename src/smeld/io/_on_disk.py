@@ -59,17 +59,19 @@ def lazy(stored: Any) -> Any:
 
 
 def put_away(adata: AnnData, folder: str | Path | None) -> None:
-    """X goes to a zarr store, which takes its place. None: one in a temporary folder, which goes with the table."""
+    """X goes to a zarr store, which takes its place. None: one in a temporary folder, which is there as long as the
+    table, a copy or a part of it reads from it."""
     import zarr
 
     table = sparse.csr_matrix(adata.X)
     if folder is None:
         place = Path(tempfile.mkdtemp(prefix="smeld-counts-"))
-        weakref.finalize(adata, shutil.rmtree, place, ignore_errors=True)
     else:
         place = Path(folder).expanduser()
         _refuse_existing(place)
-    group = zarr.open_group(str(place / "counts.zarr" if folder is None else place), mode="w")
+    group = zarr.open_group(str(place), mode="w")
+    if folder is None:
+        weakref.finalize(group.store, shutil.rmtree, place, ignore_errors=True)
     write_csr(group, table)
     adata.X = lazy(group["X"])
 
