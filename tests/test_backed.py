@@ -144,6 +144,23 @@ def test_a_region_stays_on_disk(tmp_path: Path) -> None:
     assert (_adapt.counts(lazy) != plain.X).nnz == 0
 
 
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_nothing_else_of_a_file_is_lost(tmp_path: Path, suffix: str) -> None:
+    adata = sm.datasets.simulate(200, 50, image=False, seed=101)
+    adata.raw = adata[:, :20].copy()
+    adata.layers["twice"] = adata.X * 2
+    adata.obsp["near"] = sparse.eye(200, format="csr")
+    path = tmp_path / f"all{suffix}"
+    (adata.write_h5ad if suffix == ".h5ad" else adata.write_zarr)(path)
+    plain, lazy = sm.read(path), sm.read(path, backed=True)
+    for part in ("layers", "obsm", "varm", "obsp", "uns"):
+        assert set(getattr(lazy, part)) == set(getattr(plain, part))
+    assert (_adapt.counts(lazy, "twice") != plain.layers["twice"]).nnz == 0
+    assert (sparse.csr_matrix(lazy.raw.X) != sparse.csr_matrix(plain.raw.X)).nnz == 0
+    assert list(lazy.raw.var_names) == list(plain.raw.var_names)
+    assert lazy.obs.equals(plain.obs)
+
+
 def test_columns_on_disk_are_read_and_put_away(tmp_path: Path) -> None:
     adata = sm.datasets.simulate(200, 50, image=False, seed=101)
     by_columns = adata.copy()

@@ -33,7 +33,7 @@ def require_dask() -> None:
 
 
 def opened(group: Any) -> AnnData | None:
-    """The AnnData of an open h5ad file or zarr group, its matrices left on disk; None where X is not stored by rows."""
+    """The AnnData of an open h5ad file or zarr group, X and layers left on disk; None where X is not stored by rows."""
     import anndata as ad
 
     x = group["X"]
@@ -42,6 +42,8 @@ def opened(group: Any) -> AnnData | None:
     parts = {name: ad.io.read_elem(group[name]) for name in PARTS if name in group}
     adata = ad.AnnData(**parts)
     adata.X = lazy(x)
+    if "raw" in group:
+        adata.raw = ad.AnnData(ad.io.read_elem(group["raw"]["X"]), adata.obs[[]], ad.io.read_elem(group["raw"]["var"]))
     layers = group["layers"] if "layers" in group else {}  # noqa: SIM401  h5py's get differs from zarr's
     for name in layers:
         layer = layers[name]
