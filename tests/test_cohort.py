@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import command_line
 import smeld
-from smeld import _cohort, _cohort_sheet, pipeline
+from smeld import _cohort, _cohort_sheet, _estimate, pipeline
 
 Capture = pytest.CaptureFixture[str]
 
@@ -254,11 +254,25 @@ def test_a_summary_that_cannot_be_written_stops_nothing(
 def test_no_more_workers_than_memory_holds(sections: Path, tmp_path: Path) -> None:
     sheet = write_sheet(sections / "sheet.csv", "sample,path", "A,s0.h5ad", "B,s1.h5ad")
     samples = _cohort.read_sheet(sheet, tmp_path / "out", {})
-    peak = _cohort._expected(samples[0])
+    peak = _cohort._expected(samples[0], 10**12)
     assert peak is not None
     said: list[str] = []
     assert [_cohort._fitting(samples, 4, int(peak * k), said.append) for k in (0.5, 1.5, 2.5, 9)] == [4, 1, 2, 4]
     assert "1 in place of 4 workers" in said[0]
+
+
+def test_samples_that_stay_on_disk_count_among_the_workers(
+    sections: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = write_sheet(tmp_path / "sheet.csv", "sample,path", f"A,{sections / 's0.h5ad'}")
+    samples = _cohort.read_sheet(sheet, tmp_path / "out", {})
+    needed = {False: 10e9, True: 3e9}
+    made = lambda size, config, backed=False: _estimate.Estimate(1.0, needed[backed])  # noqa: E731
+    monkeypatch.setattr(_estimate, "estimate", made)
+    said: list[str] = []
+    # 10 GB in memory do not fit into 8, 3 GB on disk do: twice, not four times
+    assert _cohort._fitting(samples, 4, int(8e9), said.append) == 2
+    assert "2 in place of 4 workers: each may need 3.0 GB" in said[0]
 
 
 def test_each_sample_begins_ends_and_says_how_long_the_rest_takes(

@@ -177,18 +177,18 @@ def _rest(outcomes: Collection[Outcome], n_samples: int, seconds: float) -> str:
 
 
 def _fitting(samples: Sequence[Sample], jobs: int, memory_bytes: int, say: Say) -> int:
-    """As many workers as fit, were they all to run the largest sample that fits at all."""
-    peaks = [peak for s in samples if (peak := _expected(s)) is not None and peak <= memory_bytes]
+    """As many workers as fit, were they all to run the largest sample that fits at all, in memory or on disk."""
+    peaks = [peak for s in samples if (peak := _expected(s, memory_bytes)) is not None]
     fit = max(1, min(jobs, int(memory_bytes // max(peaks, default=1))))
     if fit < jobs:
         say(f"{fit} in place of {jobs} workers: each may need {max(peaks) / 1e9:.1f} GB")
     return fit
 
 
-def _expected(sample: Sample) -> float | None:
+def _expected(sample: Sample, memory_bytes: int) -> float | None:
     try:
-        return _estimate.estimate(_estimate.size_of(sample.config), sample.config).peak_bytes
-    except Exception:  # noqa: BLE001  unreadable: its run says so
+        return _estimate.fit(sample.config, memory_bytes).peak_bytes
+    except Exception:  # noqa: BLE001  too large or unreadable: its run says so
         return None
 
 
