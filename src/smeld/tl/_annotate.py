@@ -14,6 +14,7 @@ from smeld import _adapt, _check, _keys
 from smeld.kernels import celltypes, evidence, labelmarkers, smooth
 from smeld.kernels.graph import sectioned_graph
 from smeld.tl import _reference
+from smeld.tl._domains import _keep_given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,8 +103,9 @@ def annotate(
     ------
     ``obs["cell_type"]`` (categorical; "unknown" where that is likeliest), ``obs["cell_type_confidence"]`` (its
     probability), ``obsm["cell_type_prob"]`` (DataFrame, a column a type and "unknown", rows sum to 1),
-    ``obsm["cell_type_set"]`` (bool DataFrame, the same columns: every type that the cell may be of; it holds the true
-    one in ``level`` of cells, and for each type in no less than ``level`` - 0.01), the record
+    ``obsm["cell_type_set"]`` (bool DataFrame, the same columns: every type that the cell may be of, meant to hold the
+    true one in ``level`` of cells, and for each type in no less than ``level`` - 0.01; docs/celltypes.md says how
+    far they do on real sections, where the reference's labels are of another hand), the record
     ``uns["smeld"]["cell_type"]``.
 
     Returns
@@ -150,6 +152,7 @@ def annotate(
         places = _places(adata, rows, spatial)
         made = use.label(counts[rows], places, level=level, unknown=unknown, seed=seed)
         prob[rows], member[rows], facts[name] = made.prob, made.sets, made.facts
+    _keep_given(adata, key_added)
     return _written(adata, prob, member, use, facts, _params(locals()))
 
 
@@ -314,9 +317,6 @@ def _written(
     names = [*use.names, UNKNOWN]
     frame = pd.DataFrame(prob, index=adata.obs_names, columns=names)
     sets = pd.DataFrame(member, index=adata.obs_names, columns=names)
-    if key in adata.obs and key not in adata.uns.get(_keys.RECORD, {}):
-        adata.obs[f"{key}_given"] = adata.obs[key]
-        _check.warn(f"obs[{key!r}] was there before: it is kept as obs['{key}_given'].", adata, stacklevel=4)
     adata.obs[key] = pd.Categorical.from_codes(prob.argmax(axis=1), categories=names)
     adata.obs[key + _keys.CONFIDENCE_SUFFIX] = prob.max(axis=1)
     adata.obsm[key + _keys.PROB_SUFFIX] = frame

@@ -83,7 +83,8 @@ def deconvolve(
         0, 1, 2, 4 and 8 the one that predicts held-out counts best. How strongly a spot is pulled towards its
         surroundings is estimated in any case, by type.
     level
-        Share of the types' true proportions, where they are present, that intervals are meant to hold.
+        Share of the types' true proportions, where they are present, that intervals are meant to hold. They have held
+        less, and far less on real tissue: docs/celltypes.md.
     key_added
         Key of the proportions, and prefix of the others.
     seed

@@ -72,7 +72,8 @@ def niche_states(
     own (``kernels.alongpath``): null is that every type keeps patches of its own, as smooth as they are, which have
     nothing to do with one another. One p a type by Benjamini and Yekutieli, Benjamini-Hochberg over types. Four types
     are needed, and niches that differ in a single type are not believed in. Cells fill space: where one type is dense
-    others are few, though nothing binds them. That is not taken off, and weighs more the more cells there are.
+    others are few, though nothing binds them. That is not taken off, and weighs more the more cells there are; how
+    often types are split by chance has not been measured for this combination: p is a ranking (docs/celltypes.md).
 
     Genes are tested in the type's own cells, regressed on niche membership in the same way. Membership comes from the
     labels of neighbours, not from the cell's own counts, which enter once: they made the cell's type. If labels were
