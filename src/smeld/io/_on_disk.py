@@ -42,7 +42,7 @@ def opened(group: Any) -> AnnData | None:
     parts = {name: ad.io.read_elem(group[name]) for name in PARTS if name in group}
     adata = ad.AnnData(**parts)
     adata.X = lazy(x)
-    if "raw" in group:
+    if "raw" in group and hasattr(group["raw"], "keys"):  # zarr keeps an empty array where there is none
         adata.raw = ad.AnnData(ad.io.read_elem(group["raw"]["X"]), adata.obs[[]], ad.io.read_elem(group["raw"]["var"]))
     layers = group["layers"] if "layers" in group else {}  # noqa: SIM401  h5py's get differs from zarr's
     for name in layers:
