@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from smeld import _check
-from smeld.kernels import _backend, _share, crosscov
+from smeld.kernels import _backend, _share, _threads
 
 #: a task that was on this many workers when they died is given up
 TRIES = 3
@@ -107,7 +107,7 @@ def _safely(task: Callable[[Any], Any], item: Any) -> Any:
 
 def _remote(task: Callable[[Any], Any], item: Any) -> Any:
     """What a worker runs."""
-    crosscov.alone()
+    _threads.alone()
     with _alone:
         return _safely(task, item)
 

@@ -53,6 +53,31 @@ def _bins_written_out(xy: Float, where: crosscov.Lags, part: NDArray[np.intp] | 
     return label
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_sums_among_some_spots_are_those_of_all_with_the_others_at_zero(half: bool) -> None:
+    xy = positions(40)
+    rng = np.random.default_rng(1)
+    rows = np.flatnonzero(rng.random(len(xy)) < 0.6)
+    where = crosscov.lags(xy, half=half)
+    some = crosscov.among(where, rows)
+    fields = np.zeros((2, len(xy)))
+    fields[:, rows] = rng.normal(size=(2, len(rows)))
+    expected = crosscov._products(where, [fields], [(0, 0)])
+    np.testing.assert_allclose(crosscov._products(some, [fields[:, rows]], [(0, 0)]), expected, atol=1e-9)
+    ones = np.zeros((1, len(xy)))
+    ones[:, rows] = 1.0
+    counted = np.maximum(np.rint(crosscov._products(where, [ones], [(0, 0)])[0, 0]), 0.0)
+    np.testing.assert_array_equal(some.n_pairs, counted * (where.n_pairs > 0))
+
+
+def test_sums_by_bin_have_the_bits_of_numpys() -> None:
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 50, 5000)
+    for kind in (np.float32, np.float64):
+        values = rng.normal(size=5000).astype(kind)
+        np.testing.assert_array_equal(crosscov.binned(index, values, 60), np.bincount(index, values, 60))
+
+
 def test_nothing_wraps_around() -> None:
     where = crosscov.lags(positions(12))
     assert where.n_pairs.sum() == pytest.approx(144 * 143)

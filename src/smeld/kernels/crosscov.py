@@ -9,7 +9,6 @@ C(b) their mean product. Nothing is permuted. The correlograms come from one Fou
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from scipy import fft, sparse, stats
 from scipy.spatial import cKDTree
 
 from smeld.kernels import _backend
-from smeld.kernels._threads import one_thread
+from smeld.kernels._threads import alone, one_thread, workers
 
 Float = NDArray[np.float64]
 T = TypeVar("T")
@@ -104,6 +103,19 @@ def apart(made: Lags, part: NDArray[np.intp] | None) -> Lags:
     return replace(divided, n_pairs=_counted(divided) * counts)
 
 
+def among(made: Lags, rows: NDArray[np.intp]) -> Lags:
+    """The bins of some spots (numbers that rise) of a section without parts, on the raster of all."""
+    inside = np.zeros(made.n_obs, dtype=bool)
+    inside[rows] = True
+    new, along = np.cumsum(inside) - 1, inside[made.order]
+    place = np.cumsum(along) - 1
+    near = made.near[along[made.near[:, 0]] & along[made.near[:, 1]]]
+    near = np.column_stack([place[near[:, :2]], near[:, 2:]])
+    order = new[made.order[along]]
+    found = replace(made, pixel=made.pixel[rows], order=order, near=np.ascontiguousarray(near), n_obs=len(rows))
+    return replace(found, n_pairs=_counted(found) * (made.n_pairs > 0))
+
+
 def _counted(made: Lags) -> Float:
     """Ordered pairs of different spots by bin."""
     return np.asarray(np.maximum(np.rint(_products(made, [np.ones((1, made.n_obs))], [(0, 0)])[0, 0]), 0.0))
@@ -148,7 +160,7 @@ def spacing(xy_um: Float) -> float:
     """Median distance to the fourth nearest neighbour: within a tenth the root of the area that a spot has, on
     lattices and among scattered cells alike."""
     k = min(5, len(xy_um))
-    distance = cKDTree(xy_um).query(xy_um, k=k)[0].reshape(len(xy_um), k)[:, -1]
+    distance = cKDTree(xy_um).query(xy_um, k=k, workers=workers())[0].reshape(len(xy_um), k)[:, -1]
     distance = distance[distance > 0]
     return float(np.median(distance)) if len(distance) else 1.0
 
@@ -167,20 +179,6 @@ def precision(n_obs: int) -> type[np.floating]:
     return np.float32 if n_obs > LARGE else np.float64
 
 
-_in_thread = threading.local()
-
-
-def workers() -> int:
-    """Threads of Fourier transforms. Each transform is done by one of them: the bits do not depend on their number.
-    One within :func:`in_threads`."""
-    return 1 if getattr(_in_thread, "here", False) else os.cpu_count() or 1
-
-
-def alone() -> None:
-    """From here on this thread starts no others: there are as many processes as processors."""
-    _in_thread.here = True
-
-
 def in_threads(work: Callable[[Float], T], fields: Float) -> list[T]:
     """``work`` on the rows of ``fields``, shared out over threads, each row done by one: results of the shares in
     order. What is done by field is the same however many there are."""
@@ -188,12 +186,25 @@ def in_threads(work: Callable[[Float], T], fields: Float) -> list[T]:
     if len(shares) < 2 or workers() == 1 or fields.size < WORTH_SHARES:
         return [work(fields)]
 
-    def alone(rows: NDArray[np.intp]) -> T:
-        _in_thread.here = True
+    def by_itself(rows: NDArray[np.intp]) -> T:
+        alone()
         return work(fields[rows[0] : rows[-1] + 1])
 
     with ThreadPoolExecutor(len(shares)) as pool:
-        return list(pool.map(alone, shares))
+        return list(pool.map(by_itself, shares))
+
+
+@njit(cache=True, nogil=True)
+def _add(index: NDArray[np.intp], values: NDArray[np.floating], out: Float) -> None:
+    for i in range(len(index)):
+        out[index[i]] += values[i]
+
+
+def binned(index: NDArray[np.intp], values: NDArray[np.floating], n_bins: int) -> Float:
+    """Sums of ``values`` by ``index``, float64 [n_bins]: the bits of ``np.bincount``, which stops other threads."""
+    out = np.zeros(n_bins)
+    _add(index, values, out)
+    return out
 
 
 def _products(where: Lags, fields: list[Float], wanted: list[tuple[int, int]]) -> Float:
@@ -241,7 +252,7 @@ def _spectra(where: Lags, fields: list[Float]) -> list[list[NDArray[np.complexfl
         for rows in masks:
             raster = np.empty((len(field), size), dtype=precision(where.n_obs))
             for row, values in zip(raster, field[:, rows]):
-                row[:] = np.bincount(where.pixel[rows], values, size)
+                row[:] = binned(where.pixel[rows], values, size)
             of_parts.append(fft.rfft2(raster.reshape(-1, *where.shape), workers=workers()))
         out.append(of_parts)
     return out
@@ -257,7 +268,7 @@ def _sums(where: Lags, spectra: list[NDArray[np.complexfloating]], wanted: list[
         # lags of one length are summed up, so that the antisymmetric part, which is imaginary here, goes away
         power = a.real * b.real + a.imag * b.imag
         products = fft.irfft2(power, where.shape, workers=workers(), overwrite_x=True).reshape(n_fields, size)
-        out[:, k, :n_bins] = [np.bincount(flat, p, n_bins) for p in products]
+        out[:, k, :n_bins] = [binned(flat, p, n_bins) for p in products]
     return out
 
 

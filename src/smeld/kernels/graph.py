@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from smeld.kernels import _backend
+from smeld.kernels._threads import workers
 
 GraphKind = Literal["auto", "lattice", "knn", "radius"]
 
@@ -67,8 +68,8 @@ def is_square(xy_um: NDArray[np.float64], pitch_um: float) -> bool:
 
 def _nearest_distances(xy_um: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distances to the 8 nearest others, nearest first, infinite where there are fewer."""
-    tree = cKDTree(xy_um)
-    return np.concatenate([tree.query(xy_um[i : i + SEARCHED], k=9)[0][:, 1:] for i in range(0, len(xy_um), SEARCHED)])
+    tree, parts = cKDTree(xy_um), range(0, len(xy_um), SEARCHED)
+    return np.concatenate([tree.query(xy_um[i : i + SEARCHED], k=9, workers=workers())[0][:, 1:] for i in parts])
 
 
 def ring_radius(pitch_um: float, n_rings: int, *, square: bool = False) -> float:
@@ -172,13 +173,13 @@ def _nearest(xy_um: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDA
     members, sizes = [], []
     for start in range(0, n, SEARCHED):  # what a search returns is several times what is kept of it
         here = xy_um[start : start + SEARCHED]
-        away, near = tree.query(here, k=[*range(1, k + 2), min(k + 2, n)])
+        away, near = tree.query(here, k=[*range(1, k + 2), min(k + 2, n)], workers=workers())
         reach = away[:, k] * (1 + TIE)
         tied = np.flatnonzero((away[:, -1] <= reach) & (reach > 0)) if n > k + 1 else np.empty(0, dtype=np.intp)
         lists = near[:, : k + 1].astype(np.int32)
         size = np.full(len(here), k + 1)
         if tied.size:
-            also = tree.query_ball_point(here[tied], reach[tied])
+            also = tree.query_ball_point(here[tied], reach[tied], workers=workers())
             whole = [*lists]
             for i, found in zip(tied, also):
                 whole[i] = np.union1d(lists[i], np.asarray(found, dtype=np.int32))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld.kernels import _share, crosscov, whitening
-from smeld.kernels._threads import one_thread
+from smeld.kernels._threads import one_thread, workers
 
 Float = NDArray[np.float64]
 #: fields by number, centred, float64 [n, n_obs]
@@ -32,6 +32,8 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 EDGE_WIDTH, EDGE_COVERED, FEWEST = 1 / 12, 0.7, 100
 #: spots beyond which lags of more than half the section do not count
 WHOLE = 20_000
+#: fields of a large section that are worked on side by side, at most: each has rasters of an eighth of a gigabyte
+MOST_TOGETHER = 4
 #: of the two fields of a side (filtered, plain) these are correlated, too
 MIXED = [(0, 1), (1, 1)]
 
@@ -245,7 +247,8 @@ def _of_pairs(given: _Given) -> Callable[[slice], crosscov.Test]:
 
 
 def _blocks(made: Section, n: int) -> Iterator[slice]:
-    size = whitening.batch(made.filter)
+    # rasters of large sections come one by one: a few together keep as many threads busy
+    size = max(whitening.batch(made.filter), min(workers(), MOST_TOGETHER))
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 

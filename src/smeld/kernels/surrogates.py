@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from smeld.kernels import _share, crosscov, pairtest
-from smeld.kernels._threads import one_thread
+from smeld.kernels._threads import one_thread, workers
 from smeld.kernels.pairtest import Fields, Section, Side
 
 Float = NDArray[np.float64]
@@ -61,7 +61,7 @@ class _Piece:
 
     def turned(self, turn: Float) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """(spot whose value each spot gets, whether one lies there)."""
-        distance, at = self.tree.query((self.xy - self.middle) @ turn.T + self.middle)
+        distance, at = self.tree.query((self.xy - self.middle) @ turn.T + self.middle, workers=workers())
         return np.asarray(at, dtype=np.intp), np.asarray(distance <= REACH * self.spacing)
 
 
@@ -87,7 +87,7 @@ def pvalues(
     turned = [_Turn(i, *found) for i, found in enumerate(turns(xy_um, n_turns, rng, section))]
     enough = [t for t in turned if t.inside.sum() >= max(LEAST_INSIDE * len(xy_um), 3)]
     with _share.workers() as share:
-        out = list(share.each(_of_turn, _Given(made, fields, xy_um, sides, each), enough))
+        out = list(share.each(_of_turn, _Given(made, fields, sides, each), enough))
     return np.stack(out) if out else np.zeros((0, 0))
 
 
@@ -106,19 +106,18 @@ class _Given:
 
     made: Section
     fields: Fields
-    xy_um: Float
     sides: list[NDArray[np.intp]]
     each: int
 
 
 def _of_turn(given: _Given) -> Callable[[_Turn], Float]:
     """The p-values of a turn, [n_tests]."""
-    made, xy_um, n = given.made, given.xy_um, given.each
+    made, n = given.made, given.each
 
     def work(turn: _Turn) -> Float:
         rows, first = np.flatnonzero(turn.inside), turn.number * n
         right, left = (np.take(s, np.arange(first, first + min(n, len(s))), mode="wrap") for s in given.sides)
-        whole = crosscov.lags(xy_um[rows], half=len(xy_um) > pairtest.WHOLE)
+        whole = crosscov.among(made.whole, rows)
         where = crosscov.apart(whole, None if made.where.part is None else made.where.part[rows])
         own = _kept(where, whole, pairtest.receptors(made, given.fields(right)), turn.nearest[rows])
         beside = _kept(where, whole, pairtest.ligands(made, given.fields(left)), rows)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import fft, sparse
 
 from smeld.kernels import crosscov
+from smeld.kernels._threads import workers
 from smeld.kernels.crosscov import Lags
 
 Float = NDArray[np.float64]
@@ -162,26 +163,25 @@ def _means(made: Whitener, fields: Float) -> tuple[list[Float], NDArray[np.compl
     sharpest thing in the field.
     """
     shape, n = made.where.shape, len(fields)
-    workers = crosscov.workers()
     raster = np.empty((n, made.count.size), dtype=made.coverages[0].dtype)
     for row, field in zip(raster, fields):
-        row[:] = np.bincount(made.where.pixel, field, made.count.size)
-    spectrum = fft.rfft2(raster.reshape(n, *shape), workers=workers)
+        row[:] = crosscov.binned(made.where.pixel, field, made.count.size)
+    spectrum = fft.rfft2(raster.reshape(n, *shape), workers=workers())
     means, beyond = [], np.zeros_like(raster)
     for gaussian, coverage in zip(made.gaussians[::-1], made.coverages[::-1]):
-        mean = fft.irfft2(spectrum * gaussian, shape, workers=workers).reshape(n, -1) / coverage
+        mean = fft.irfft2(spectrum * gaussian, shape, workers=workers()).reshape(n, -1) / coverage
         means.append(mean[:, made.where.pixel])
         mean -= beyond
         mean *= coverage / (coverage + COVERED)  # how far it is believed
         beyond += mean
     extended = np.where(made.count > 0, raster / np.maximum(made.count, 1), beyond)
-    return means[::-1], fft.rfft2(extended.reshape(n, *shape), workers=workers)
+    return means[::-1], fft.rfft2(extended.reshape(n, *shape), workers=workers())
 
 
 def _power(made: Whitener, spectrum: NDArray[np.complex128]) -> Float:
     """Mean power by ring, [n_fields, n_rings]."""
     power = (spectrum.real**2 + spectrum.imag**2).reshape(len(spectrum), -1)
-    return np.stack([np.bincount(made.ring, p, N_RINGS) for p in power]) / np.maximum(made.ring_size, 1.0)
+    return np.stack([crosscov.binned(made.ring, p, N_RINGS) for p in power]) / np.maximum(made.ring_size, 1.0)
 
 
 def modes(made: Whitener) -> Float:
