@@ -245,13 +245,14 @@ def test_a_ligand_raised_beside_the_receiver_is_found() -> None:
     assert np.mean(np.array(p) < 0.05) > 0.5
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("setting", [("MOST_VALUES", 1), ("MANY", 0)])
+def test_blocks_and_parts_change_nothing(setting: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     xy = positions(12)
     genes = sparse.csc_matrix(rng.poisson(0.7, (144, 8)).astype(float))
     given = (genes, rng.integers(0, 8, (20, 2)), averages(xy), xy, patches(12, 2.0, 4, rng))
     whole = edgefields.by_types(*given)
-    monkeypatch.setattr(edgefields, "MOST_VALUES", 1)
+    monkeypatch.setattr(edgefields, *setting)
     parts = edgefields.by_types(*given)
     for name in ("observed", "expected", "zscore", "pvalue"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-9)

@@ -23,8 +23,8 @@ midpoints then say little about where the ends lie, and the variance comes out u
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,12 +34,15 @@ from scipy import fft, sparse, special
 from threadpoolctl import threadpool_limits
 
 from smeld.kernels import crosscov
+from smeld.kernels._threads import workers
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
 #: fields that are looked at together, and the most values that they may have
-BATCH, MOST_VALUES = 16, 20_000_000
+BATCH, MOST_VALUES = 16, 50_000_000
+#: links beyond which those that meet are gone through in so many parts, side by side; sums depend on their number
+MANY, PARTS = 500_000, 8
 #: a variance below this share of the squared mean is that of a field that does not vary
 ROUNDING = 1e-20
 #: what clusters of links add to the unevenness of fields: that of exponential sizes, 3! 1! / 2!^2
@@ -135,10 +138,13 @@ def _meetings(
     n_angles: int,
     fields: Float,
     out: Float,
+    start: int,
+    stop: int,
 ) -> None:
-    """Products f_k f_l of unordered pairs of links that meet, ``fields`` [m, n], into ``out`` [what, bin, n]."""
+    """Products f_k f_l of unordered pairs of links that meet at the cells from ``start`` on, ``fields`` [m, n], into
+    ``out`` [what, bin, n]."""
     n = fields.shape[1]
-    for v in range(len(first) - 1):
+    for v in range(start, stop):
         for p in range(first[v], first[v + 1]):
             k = link[p]
             for q in range(first[v], p):
@@ -172,9 +178,8 @@ def _by_distance(where: Links, fields: Float) -> Float:
     """Sum over all ordered pairs of links of f_k f_l by the distance of their midpoints, [n_bins, n]."""
     raster = np.zeros((*where.shape, fields.shape[1]))
     _on_raster(where.at, fields, raster)
-    workers = os.cpu_count() or 1  # each transform is done by one of them: the bits do not depend on their number
-    spectrum = fft.rfft2(raster, axes=(0, 1), workers=workers)
-    sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape, axes=(0, 1), workers=workers)
+    spectrum = fft.rfft2(raster, axes=(0, 1), workers=workers())
+    sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape, axes=(0, 1), workers=workers())
     out = np.zeros((int(where.bin.max()) + 1, fields.shape[1]))
     _by_lag(where.bin, sums, out)
     return out
@@ -185,15 +190,27 @@ def _products(where: Links, fields: Float) -> Float:
     by_distance = _by_distance(where, fields)
     first = np.zeros((MET, fields.shape[1]))
     _by_itself(where.back, fields, first)
-    met = np.zeros((N_MEETING * N_ANGLES, min(where.n_near, len(by_distance)), fields.shape[1]))
-    _meetings(
-        where.link, where.end, where.first, where.back, where.at, where.towards, where.bin, MEETING, N_ANGLES,
-        fields, met,
-    )  # fmt: skip
-    met *= 2.0
+    met = 2.0 * _met(where, fields, min(where.n_near, len(by_distance)))
     by_distance[: met.shape[1]] -= met.sum(axis=0)
     by_distance[0] -= first.sum(axis=0)  # both ways lie in one pixel
     return np.concatenate([first, met.sum(axis=1), by_distance]).T
+
+
+def _met(where: Links, fields: Float, n_bins: int) -> Float:
+    """Products of unordered pairs of links that meet, [what, bin, n]; parts are summed in order, whatever threads."""
+    n_cells = len(where.first) - 1
+    edges = np.linspace(0, n_cells, (PARTS if len(where.sender) > MANY else 1) + 1).astype(np.intp)
+
+    def of_part(start: int, stop: int) -> Float:
+        out = np.zeros((N_MEETING * N_ANGLES, n_bins, fields.shape[1]))
+        _meetings(
+            where.link, where.end, where.first, where.back, where.at, where.towards, where.bin, MEETING, N_ANGLES,
+            fields, out, start, stop,
+        )  # fmt: skip
+        return out
+
+    with ThreadPoolExecutor(workers()) as pool:
+        return np.asarray(sum(pool.map(of_part, edges[:-1], edges[1:])))
 
 
 @njit(nogil=True, cache=True)
