@@ -245,7 +245,7 @@ def test_a_ligand_raised_beside_the_receiver_is_found() -> None:
     assert np.mean(np.array(p) < 0.05) > 0.5
 
 
-@pytest.mark.parametrize("setting", [("MOST_VALUES", 1), ("MANY", 0)])
+@pytest.mark.parametrize("setting", [("BATCH", 3), ("MANY", 0)])
 def test_blocks_and_parts_change_nothing(setting: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     xy = positions(12)

@@ -39,8 +39,8 @@ from smeld.kernels._threads import workers
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
-#: fields that are looked at together, and the most values that they may have
-BATCH, MOST_VALUES = 16, 50_000_000
+#: fields that are looked at together
+BATCH = 16
 #: links beyond which those that meet are gone through in so many parts, side by side; sums depend on their number
 MANY, PARTS = 500_000, 8
 #: a variance below this share of the squared mean is that of a field that does not vary
@@ -60,7 +60,7 @@ N_FIRST = MET + N_MEETING * N_ANGLES
 class Links:
     """Directed links of one section and what sorts pairs of them into bins.
 
-    ``sender``, ``receiver`` int [m], ``weight`` [m]; ``loop`` where a cell is its own neighbour (a stratum with means
+    ``sender``, ``receiver`` int [m], ``weight`` [m]; ``loop`` 1 where a cell is its own neighbour (a stratum with means
     of its own); ``back`` the link the other way, -1 where there is none. ``at`` int [m, 2] the pixel of the midpoint on
     a raster of ``shape`` that holds ``bin`` for every lag; ``towards`` [m, 2] unit vectors. Links by cell: ``link`` and
     ``end``, those of cell v from ``first[v]`` on; links that meet have midpoints in the first ``n_near`` bins.
@@ -70,7 +70,7 @@ class Links:
     sender: Int
     receiver: Int
     weight: Float
-    loop: NDArray[np.bool_]
+    loop: Int
     back: Int
     at: Int
     shape: tuple[int, int]
@@ -81,6 +81,11 @@ class Links:
     first: Int
     n_near: int
     n_pairs: Float
+
+    @property
+    def of_links(self) -> tuple[Int, Int, Float, Int]:
+        """Sender, receiver, weight and stratum."""
+        return self.sender, self.receiver, self.weight, self.loop
 
 
 def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
@@ -101,7 +106,7 @@ def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
         sender=sender,
         receiver=receiver,
         weight=edges.data.astype(np.float64),
-        loop=loop,
+        loop=loop.astype(np.intp),
         back=_ways_back(sender, receiver, len(xy_um)),
         at=(pixel[sender] + pixel[receiver]) // 2,  # the same for both ways
         shape=cells.shape,
@@ -113,7 +118,8 @@ def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
         n_near=int(np.hypot(*(np.abs(pixel[sender] - pixel[receiver]).max(axis=0, initial=0) + 1))) + 2,
         n_pairs=np.zeros(0),
     )
-    n_pairs = _products(made, made.weight[:, None])[0]
+    ones = np.ones((len(xy_um), 1))
+    n_pairs = _products(made, _Fields(ones, ones, np.zeros((2, 1))))[0]
     # what transforms leave where no pair is
     return replace(made, n_pairs=np.where(n_pairs > 1e-9 * n_pairs.max(initial=0.0), n_pairs, 0.0))
 
@@ -125,133 +131,141 @@ def _ways_back(sender: Int, receiver: Int, n: int) -> Int:
     return np.where((code[found] == other) & (sender != receiver), found, -1)
 
 
+@dataclass(frozen=True)
+class _Fields:
+    """Fields on links i -> j, w_ij (s_i r_j - mean of the stratum), of which none is held: ``of_sender``,
+    ``of_receiver`` [n_obs, n] and ``mean`` [2, n]."""
+
+    of_sender: Float
+    of_receiver: Float
+    mean: Float
+
+
 @njit(nogil=True, cache=True)
 def _meetings(
-    link: Int,
-    end: Int,
-    first: Int,
+    of_links: tuple[Int, Int, Float, Int],
+    of_ends: tuple[Int, Int, Int],
     back: Int,
     at: Int,
     towards: Float,
     by_lag: Int,
     meeting: Int,
-    n_angles: int,
-    fields: Float,
+    fields: tuple[Float, Float, Float],
     out: Float,
     start: int,
     stop: int,
 ) -> None:
-    """Products f_k f_l of unordered pairs of links that meet at the cells from ``start`` on, ``fields`` [m, n], into
-    ``out`` [what, bin, n]."""
-    n = fields.shape[1]
+    """Products f_k f_l of unordered pairs of links that meet at the cells from ``start`` on into ``out``
+    [what, angle, bin, n]."""
+    sender, receiver, weight, stratum = of_links
+    link, end, first = of_ends
+    of_sender, of_receiver, mean = fields
+    n, n_angles = of_sender.shape[1], out.shape[1]
+    most = 0
     for v in range(start, stop):
-        for p in range(first[v], first[v + 1]):
-            k = link[p]
-            for q in range(first[v], p):
-                l = link[q]  # noqa: E741
+        most = max(most, first[v + 1] - first[v])
+    f = np.empty((most, n))  # of the links of one cell: they stay in the fastest memory
+    for v in range(start, stop):
+        low = first[v]
+        for p in range(first[v + 1] - low):
+            k = link[low + p]
+            for i in range(n):
+                product = of_sender[sender[k], i] * of_receiver[receiver[k], i]
+                f[p, i] = weight[k] * (product - mean[stratum[k], i])
+            for q in range(p):
+                l = link[low + q]  # noqa: E741
                 if back[k] == l:
                     continue
                 cosine = towards[k, 0] * towards[l, 0] + towards[k, 1] * towards[l, 1]
                 angle = min(int((cosine + 1.0) * 0.5 * n_angles), n_angles - 1)
-                what = meeting[end[p], end[q]] * n_angles + angle
+                what = meeting[end[low + p], end[low + q]]
                 b = by_lag[abs(at[k, 0] - at[l, 0]), abs(at[k, 1] - at[l, 1])]
                 for i in range(n):
-                    out[what, b, i] += fields[k, i] * fields[l, i]
+                    out[what, angle, b, i] += f[p, i] * f[q, i]
+
+
+def _met(where: Links, fields: _Fields, n_bins: int) -> Float:
+    """Products of unordered pairs of links that meet, [what, bin, n]; parts are summed in order, whatever threads."""
+    n_cells, n = len(where.first) - 1, fields.of_sender.shape[1]
+    edges = np.linspace(0, n_cells, (PARTS if len(where.sender) > MANY else 1) + 1).astype(np.intp)
+
+    def of_part(start: int, stop: int) -> Float:
+        out = np.zeros((N_MEETING, N_ANGLES, n_bins, n))
+        _meetings(
+            where.of_links, (where.link, where.end, where.first), where.back, where.at, where.towards, where.bin,
+            MEETING, (fields.of_sender, fields.of_receiver, fields.mean), out, start, stop,
+        )  # fmt: skip
+        return out
+
+    with ThreadPoolExecutor(workers()) as pool:
+        return np.asarray(sum(pool.map(of_part, edges[:-1], edges[1:]))).reshape(-1, n_bins, n)
 
 
 @njit(nogil=True, cache=True)
-def _on_raster(at: Int, fields: Float, out: Float) -> None:
+def _on_raster(at: Int, of_links: tuple[Int, Int, Float, Int], fields: tuple[Float, Float, Float], out: Float) -> None:
+    """Adds a field up by pixel: ``fields`` [n_obs], [n_obs] and [2]."""
+    sender, receiver, weight, stratum = of_links
+    of_sender, of_receiver, mean = fields
     for k in range(len(at)):
-        for i in range(fields.shape[1]):
-            out[at[k, 0], at[k, 1], i] += fields[k, i]
+        out[at[k, 0], at[k, 1]] += weight[k] * (of_sender[sender[k]] * of_receiver[receiver[k]] - mean[stratum[k]])
 
 
-@njit(nogil=True, cache=True)
-def _by_lag(by_lag: Int, sums: Float, out: Float) -> None:
-    for y in range(by_lag.shape[0]):
-        for x in range(by_lag.shape[1]):
-            for i in range(sums.shape[2]):
-                out[by_lag[y, x], i] += sums[y, x, i]
-
-
-def _by_distance(where: Links, fields: Float) -> Float:
+def _by_distance(where: Links, fields: _Fields) -> Float:
     """Sum over all ordered pairs of links of f_k f_l by the distance of their midpoints, [n_bins, n]."""
-    raster = np.zeros((*where.shape, fields.shape[1]))
-    _on_raster(where.at, fields, raster)
-    spectrum = fft.rfft2(raster, axes=(0, 1), workers=workers())
-    sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape, axes=(0, 1), workers=workers())
-    out = np.zeros((int(where.bin.max()) + 1, fields.shape[1]))
-    _by_lag(where.bin, sums, out)
-    return out
+    flat, n_bins = where.bin.ravel(), int(where.bin.max()) + 1
+
+    def of_field(i: int) -> Float:
+        raster = np.zeros(where.shape)
+        here = (np.ascontiguousarray(f[:, i]) for f in (fields.of_sender, fields.of_receiver, fields.mean))
+        _on_raster(where.at, where.of_links, tuple(here), raster)
+        spectrum = fft.rfft2(raster)
+        sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape)
+        return crosscov.binned(flat, sums.ravel(), n_bins)
+
+    with ThreadPoolExecutor(workers()) as pool:
+        return np.stack(list(pool.map(of_field, range(fields.of_sender.shape[1]))), axis=1)
 
 
-def _products(where: Links, fields: Float) -> Float:
-    """Sum over ordered pairs of links of f_k f_l by bin, [n, n_bins]; ``fields`` [m, n] hold their weights."""
+def _products(where: Links, fields: _Fields) -> Float:
+    """Sum over ordered pairs of links of f_k f_l by bin, [n, n_bins]."""
     by_distance = _by_distance(where, fields)
-    first = np.zeros((MET, fields.shape[1]))
-    _by_itself(where.back, fields, first)
+    first = np.zeros((MET, fields.of_sender.shape[1]))
+    _by_itself(where.back, where.of_links, (fields.of_sender, fields.of_receiver, fields.mean), first)
     met = 2.0 * _met(where, fields, min(where.n_near, len(by_distance)))
     by_distance[: met.shape[1]] -= met.sum(axis=0)
     by_distance[0] -= first.sum(axis=0)  # both ways lie in one pixel
     return np.concatenate([first, met.sum(axis=1), by_distance]).T
 
 
-def _met(where: Links, fields: Float, n_bins: int) -> Float:
-    """Products of unordered pairs of links that meet, [what, bin, n]; parts are summed in order, whatever threads."""
-    n_cells = len(where.first) - 1
-    edges = np.linspace(0, n_cells, (PARTS if len(where.sender) > MANY else 1) + 1).astype(np.intp)
-
-    def of_part(start: int, stop: int) -> Float:
-        out = np.zeros((N_MEETING * N_ANGLES, n_bins, fields.shape[1]))
-        _meetings(
-            where.link, where.end, where.first, where.back, where.at, where.towards, where.bin, MEETING, N_ANGLES,
-            fields, out, start, stop,
-        )  # fmt: skip
-        return out
-
-    with ThreadPoolExecutor(workers()) as pool:
-        return np.asarray(sum(pool.map(of_part, edges[:-1], edges[1:])))
-
-
 @njit(nogil=True, cache=True)
-def _by_itself(back: Int, fields: Float, out: Float) -> None:
-    """Products of links with themselves and with their ways back into ``out`` [2, n]."""
-    for k in range(len(back)):
-        for i in range(fields.shape[1]):
-            out[0, i] += fields[k, i] ** 2
-            if back[k] >= 0:
-                out[1, i] += fields[k, i] * fields[back[k], i]
-
-
-@njit(nogil=True, cache=True)
-def _multiplied(
-    sender: Int,
-    receiver: Int,
-    weight: Float,
-    stratum: Int,
-    of_sender: Float,
-    of_receiver: Float,
-    out: Float,
-    total: Float,
-    power: Float,
+def _by_itself(
+    back: Int, of_links: tuple[Int, Int, Float, Int], fields: tuple[Float, Float, Float], out: Float
 ) -> None:
-    """Fields by link, ``out`` [m, n]; their weighted sums by stratum, ``total`` [2, n], and those of their powers 1 to
-    3, ``power`` [3, n]."""
-    for k in range(len(sender)):
+    """Products of links with themselves and with their ways back into ``out`` [2, n]."""
+    sender, receiver, weight, stratum = of_links
+    of_sender, of_receiver, mean = fields
+    for k in range(len(back)):
         for i in range(out.shape[1]):
-            value = of_sender[sender[k], i] * of_receiver[receiver[k], i]
-            out[k, i] = value
-            total[stratum[k], i] += weight[k] * value
-            for degree in range(3):
-                power[degree, i] += weight[k] * value ** (degree + 1)
+            value = weight[k] * (of_sender[sender[k], i] * of_receiver[receiver[k], i] - mean[stratum[k], i])
+            out[0, i] += value**2
+            if back[k] >= 0:
+                other = of_sender[receiver[k], i] * of_receiver[sender[k], i] - mean[stratum[k], i]
+                out[1, i] += value * (weight[back[k]] * other)
 
 
 @njit(nogil=True, cache=True)
-def _centred(weight: Float, stratum: Int, mean: Float, out: Float) -> None:
-    """``out`` [m, n] less the means of its stratum, times its weight, in place."""
-    for k in range(len(weight)):
-        for i in range(out.shape[1]):
-            out[k, i] = weight[k] * (out[k, i] - mean[stratum[k], i])
+def _sums(
+    of_links: tuple[Int, Int, Float, Int], of_sender: Float, of_receiver: Float, total: Float, power: Float
+) -> None:
+    """Weighted sums of s_i r_j by stratum, ``total`` [2, n], and those of their powers 1 to 3, ``power`` [3, n]."""
+    sender, receiver, weight, stratum = of_links
+    for k in range(len(sender)):
+        for i in range(total.shape[1]):
+            value = of_sender[sender[k], i] * of_receiver[receiver[k], i]
+            total[stratum[k], i] += weight[k] * value
+            power[0, i] += weight[k] * value
+            power[1, i] += weight[k] * (value * value)
+            power[2, i] += weight[k] * (value * value * value)
 
 
 @dataclass(frozen=True)
@@ -268,22 +282,20 @@ class Moments:
 def moments(where: Links, ends: Callable[[slice], tuple[Float, Float]], n_fields: int) -> Moments:
     """Moments of fields s_i r_j on links i -> j; ``ends(rows)`` gives s and r by cell, [n_obs, n] each, of those rows.
 
-    Fields are held in blocks.
+    What cells have is held in blocks, what links have not at all.
     """
-    n_bins, stratum = len(where.n_pairs), where.loop.astype(np.intp)
+    n_bins = len(where.n_pairs)
     scale = np.divide(1.0, np.sqrt(where.n_pairs), out=np.zeros(n_bins), where=where.n_pairs > 0)
-    step = int(np.clip(MOST_VALUES // max(len(where.weight), where.bin.size), 1, BATCH))
-    weight, square = (np.bincount(stratum, w, 2)[:, None] for w in (where.weight, where.weight**2))
+    weight, square = (np.bincount(where.loop, w, 2)[:, None] for w in (where.weight, where.weight**2))
     total, rows, uneven = np.zeros((n_fields, 2)), np.zeros((n_fields, n_bins)), np.ones(n_fields)
-    for start in range(0, n_fields, step):
-        here = slice(start, min(start + step, n_fields))
+    for start in range(0, n_fields, BATCH):
+        here = slice(start, min(start + BATCH, n_fields))
         of_sender, of_receiver = (np.ascontiguousarray(end) for end in ends(here))
-        block, sums, power = (np.zeros((k, of_sender.shape[1])) for k in (len(where.weight), 2, 3))
-        _multiplied(where.sender, where.receiver, where.weight, stratum, of_sender, of_receiver, block, sums, power)
+        sums, power = (np.zeros((k, of_sender.shape[1])) for k in (2, 3))
+        _sums(where.of_links, of_sender, of_receiver, sums, power)
         uneven[here] = np.divide(power[2] * power[0], power[1] ** 2, out=np.ones(len(power[1])), where=power[1] > 0)
         mean = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
-        _centred(where.weight, stratum, mean, block)
-        made = _products(where, block)
+        made = _products(where, _Fields(of_sender, of_receiver, mean))
         constant = made[:, SELF] <= ROUNDING * (mean**2 * square).sum(axis=0)
         total[here], rows[here] = sums.T, np.where(constant[:, None], 0.0, scale * made)
     return Moments(total, rows, uneven)
@@ -311,7 +323,7 @@ def test(observed: Float, first: Moments, second: Moments, where: Links) -> Test
     which suits fields around 0, passes 6 to 8 in a hundred at 5 % and 2 to 4 at 1 %. See ``_upper`` for fields of which
     few links have most. What is 0 has p = 1.
     """
-    weight = np.bincount(where.loop.astype(np.intp), where.weight, 2)
+    weight = np.bincount(where.loop, where.weight, 2)
     share = np.divide(1.0, weight, out=np.zeros(2), where=weight > 0)
     expected = (first.total * share) @ second.total.T
     # a variance below that of unrelated links comes from the noise of far bins
