@@ -48,10 +48,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 test-all: lint types
-	$(BIN)/pytest -n $(JOBS) -m ''
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m ''
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py --out docs/benchmarks.md

@@ -56,6 +56,14 @@ def test_here_tasks_run_in_order_and_failures_are_results() -> None:
     assert found == [(0, 6), (1, _cluster.Lost("ValueError: negative\nnumber")), (2, 8)]
 
 
+def test_workers_that_are_slow_to_end_cost_nothing() -> None:
+    class Slow:
+        def close(self) -> None:
+            raise TimeoutError
+
+    _cluster._close(Slow())
+
+
 def test_here_ctrl_c_is_no_result() -> None:
     def stop(item: int) -> None:
         raise KeyboardInterrupt

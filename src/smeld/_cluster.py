@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -139,19 +139,26 @@ def _local(stack: ExitStack, jobs: int, memory_bytes: int | None) -> Any:
     from distributed import LocalCluster
 
     stack.enter_context(dask.config.set(SETTINGS))
-    return stack.enter_context(
-        LocalCluster(
-            n_workers=jobs,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            memory_limit=0 if memory_bytes is None else memory_bytes // jobs,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-            security=True if find_spec("cryptography") else None,
-            env=ONE_THREAD,
-        )
+    made = LocalCluster(
+        n_workers=jobs,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        memory_limit=0 if memory_bytes is None else memory_bytes // jobs,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+        security=True if find_spec("cryptography") else None,
+        env=ONE_THREAD,
     )
+    stack.callback(_close, made)
+    return made
+
+
+def _close(made: Any) -> None:
+    """Ends the workers. One that takes its time (it was just started anew, the machine is busy) must not cost what was
+    done: it ends with this process, if not before."""
+    with suppress(TimeoutError):
+        made.close()
 
 
 def _on_workers(
