@@ -10,9 +10,10 @@ import pytest
 from scipy.optimize import nnls
 
 import smeld as sm
-from smeld import _check, _keys
+from smeld import _adapt, _check, _keys
+from smeld.kernels import platformshift, spotmodel
 from smeld.kernels.graph import spatial_graph
-from smeld.tl import _deconvolve
+from smeld.tl import _deconvolve, _reference
 
 SEED = 107
 
@@ -105,3 +106,34 @@ def test_values_that_are_no_counts_are_refused(pair: tuple[Any, Any]) -> None:
     spots.X = spots.X * 0.37
     with pytest.raises(_check.InputError, match="needs counts"):
         _deconvolve.deconvolve(spots, pair[1])
+
+
+def test_a_given_composition_is_what_the_sections_sum_is_taken_to_hold(pair: tuple[Any, Any]) -> None:
+    """With profiles scaled as the composition asks, the estimate from the section's sums is that composition, whatever
+    share of its counts a type lost in the reference; and proportions move towards it."""
+    spots, cells = pair[0].copy(), pair[1].copy()
+    lost = (cells.obs["cell_type"] == "T1").to_numpy()
+    kept = cells.X.toarray()
+    kept[lost] = np.random.default_rng(0).binomial(kept[lost].astype(int), 0.25)
+    cells.X = kept
+    asked = np.array([0.1, 0.4, 0.2, 0.1, 0.2])
+    ref = _reference.checked(spots, cells, "cell_type")
+    counts = _adapt.counts(spots)
+    scale = spotmodel.type_scales(counts, ref.genes, ref.counts, ref.label, asked)
+    profile = spotmodel.type_profiles(ref.counts, ref.label, 5) * scale[:, None]
+    pooled = np.asarray(counts.sum(axis=0), dtype=float)[:, ref.genes]
+    np.testing.assert_allclose(platformshift.estimate(pooled, profile).shares[0], asked, atol=0.02)
+    given = dict(zip(ref.names, asked))
+    plain, told = (
+        _deconvolve.deconvolve(spots, cells, reach=1, composition=c).proportions.mean() for c in ("estimate", given)
+    )
+    off = [float(np.abs(found.to_numpy() - asked).sum()) for found in (plain, told)]
+    assert off[1] < 0.6 * off[0]
+    assert spots.uns["smeld"]["cell_type_proportions"]["params"]["composition"] == "given"
+
+
+def test_a_composition_that_lacks_a_type_is_refused(pair: tuple[Any, Any]) -> None:
+    with pytest.raises(_check.InputError, match="none for T2"):
+        _deconvolve.deconvolve(pair[0], pair[1], composition={"T1": 1.0, "T3": 1.0, "T4": 1.0, "T5": 1.0})
+    with pytest.raises(_check.InputError, match="reference"):
+        _deconvolve.deconvolve(pair[0], pair[1], composition="referenc")  # type: ignore[arg-type]

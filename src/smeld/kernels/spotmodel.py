@@ -38,6 +38,8 @@ N_ROUNDS, ROUND_DRAWS, DRAWS = 5, 16, 16
 #: of what an interval leaves out by its level, the share that the model itself may leave out: the rest is for what is
 #: wrong with the model; and spots that tails are shared out on
 SHARE_OUTSIDE, TAIL_SPOTS = 0.35, 1000
+#: steps to the scales of types that a composition asks for, and the least share that an estimate is taken for there
+SCALE_STEPS, LEAST_SHARE = 8, 1e-3
 #: hops over which the surroundings' mean is taken; 0 is the whole section
 REACHES = (0, 1, 2, 4, 8)
 
@@ -113,6 +115,22 @@ def prepare(
     return Model(
         genes, made, made.profiles(np.stack(worlds)), np.stack(tilt), noise, amounts, found.log_shift, found.width
     )
+
+
+def type_scales(
+    counts: sparse.csr_matrix, genes: Int, reference: sparse.csr_matrix, label: Int, composition: Float
+) -> Float:
+    """By how much the section measures each type better than the reference, [n_types], mean 1: with profiles that are
+    scaled so the section's ``composition`` (shares of cells) is estimated as given."""
+    keep = _informative(counts, genes, reference, label, len(composition))
+    profile = type_profiles(sparse.csr_matrix(reference[:, keep]), label, len(composition))
+    pooled = _pooled(counts, genes[keep], np.zeros(counts.shape[0], dtype=np.intp))
+    scale = np.ones(len(composition))
+    for _ in range(SCALE_STEPS):
+        share = platformshift.estimate(pooled, profile * scale[:, None]).shares[0]
+        scale *= np.maximum(share, LEAST_SHARE) / composition
+        scale /= composition @ scale
+    return scale
 
 
 def _informative(counts: sparse.csr_matrix, genes: Int, reference: sparse.csr_matrix, label: Int, n_types: int) -> Int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 Of = Literal["cells", "counts"]
+Composition = Literal["estimate", "reference"] | Mapping[str, float]
 
 PROPORTIONS = "cell_type_proportions"
 LOW, HIGH, ABSENT = "_low", "_high", "_absent"
@@ -49,6 +51,7 @@ def deconvolve(
     layer: str | None = None,
     reference_layer: str | None = None,
     of: Of = "cells",
+    composition: Composition = "estimate",
     n_cells: str | None = None,
     reach: int | None = None,
     level: float = 0.9,
@@ -75,6 +78,10 @@ def deconvolve(
     of
         ``"cells"``: shares of cells, each type with as many counts a cell as in the reference. ``"counts"``: shares of
         the spot's counts; for references in which cells of different types were not measured alike.
+    composition
+        What the section's mean proportions are: ``"estimate"`` finds them from the counts; ``"reference"`` takes the
+        shares of types among the reference's cells, for references of the same tissue in which no type was enriched or
+        lost; or a dict of shares by type. Types are then taken to be measured as much better or worse as it takes.
     n_cells
         Column of ``obs`` with the number of cells (or nuclei) in each spot, missing where unknown: the fewer cells, the
         likelier absences. Without it one number is estimated for the section.
@@ -127,16 +134,21 @@ def deconvolve(
     _check_settings(of, reach, level)
     counts = _counts(adata, layer)
     ref = _reference.checked(adata, reference, label, layer=reference_layer)
+    target = _composition(composition, ref)
     order = _adapt.canonical_order(adata)
     cells = _cells(adata, n_cells)
     graph = _graph(adata, order, seed)
     cells = None if cells is None else cells[order]
-    found, model = _fitted(counts[order], ref, _adapt.xy_um(adata)[order], graph, of, cells, reach, level, seed)
+    xy = _adapt.xy_um(adata)[order]
+    if of == "counts":
+        ref = replace(ref, counts=_alike(ref))
+    found, model = _fitted(counts[order], ref, xy, graph, target, cells, reach, level, seed)
     share, low, high, absent = _tables(adata, ref.names, found, order)
     for suffix, frame in (("", share), (LOW, low), (HIGH, high), (ABSENT, absent)):
         adata.obsm[key_added + suffix] = frame
     params = {
         "of": of,
+        "composition": composition if isinstance(composition, str) else "given",
         "level": level,
         "reach": found.reach,
         "reach_from": "given" if reach is not None else "held-out counts",
@@ -205,7 +217,7 @@ def _fitted(
     ref: _reference.Reference,
     xy: Float,
     graph: sparse.csr_matrix,
-    of: Of,
+    composition: Float | None,
     cells: Float | None,
     reach: int | None,
     level: float,
@@ -214,8 +226,10 @@ def _fitted(
     """The posterior of all spots, which are in canonical order."""
     patch = evidence.blocks(xy, N_PATCHES)
     model_seed, choice_seed = np.random.SeedSequence(seed).spawn(2)
-    reference = ref.counts if of == "cells" else _alike(ref)
-    model = spotmodel.prepare(counts, ref.genes, reference, ref.label, patch, seed=model_seed)
+    if composition is not None:
+        scale = spotmodel.type_scales(counts, ref.genes, ref.counts, ref.label, composition)
+        ref = replace(ref, counts=_scaled(ref, scale))
+    model = spotmodel.prepare(counts, ref.genes, ref.counts, ref.label, patch, seed=model_seed)
     start = model.patches[patch].astype(np.float32)
     if reach is None:
         some = _some(xy)
@@ -235,8 +249,30 @@ def _fitted(
 def _alike(ref: _reference.Reference) -> sparse.csr_matrix:
     """Reference counts with the same total in every type: its profile weighs as much as another's."""
     total = np.bincount(ref.label, np.asarray(ref.counts.sum(axis=1)).ravel()) / np.bincount(ref.label)
-    scale = total.mean() / np.maximum(total, 1e-12)
+    return _scaled(ref, total.mean() / np.maximum(total, 1e-12))
+
+
+def _scaled(ref: _reference.Reference, scale: Float) -> sparse.csr_matrix:
+    """Reference counts, each type's times its ``scale``."""
     return sparse.csr_matrix(sparse.diags(scale[ref.label]) @ ref.counts)
+
+
+def _composition(given: Composition, ref: _reference.Reference) -> Float | None:
+    """Shares by type of the reference; None where they are to be estimated."""
+    if isinstance(given, str):
+        if given not in ("estimate", "reference"):
+            raise _check.unknown("composition", given, ("estimate", "reference"))
+        number = np.bincount(ref.label, minlength=len(ref.names))
+        return None if given == "estimate" else np.asarray(number / number.sum())
+    shares = np.array([float(given.get(name, np.nan)) for name in ref.names])
+    if not (np.isfinite(shares).all() and (shares > 0).all()):
+        missing = [name for name, share in zip(ref.names, shares) if not share > 0]
+        raise _check.problem(
+            "composition must give every type of the reference a share above 0",
+            found=f"none for {_check.listed(missing)}",
+            cure="give a dict with a share for each, or leave out of the reference the types that are not there",
+        )
+    return np.asarray(shares / shares.sum())
 
 
 def _some(xy: Float) -> Int:
