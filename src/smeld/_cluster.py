@@ -28,6 +28,7 @@ SETTINGS = {
     "distributed.scheduler.allowed-failures": TRIES - 1,
     "distributed.scheduler.worker-ttl": None,
     "distributed.worker.memory.pause": False,
+    "distributed.worker.profile.enabled": False,
     # memory is not handed back to the system after each use: numpy's temporary arrays would be mapped anew every time
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
