@@ -71,7 +71,7 @@ def test_same_content_same_bytes(tmp_path: Path, adata: anndata.AnnData) -> None
 
 
 def test_same_bytes_while_another_thread_looks_on(tmp_path: Path, adata: anndata.AnnData) -> None:
-    """What looks at frames (a profiler) keeps their objects alive for a moment: nothing in the file may hang on that."""
+    """What looks at frames (a profiler) keeps their objects alive for a moment: the file must not hang on that."""
     sm.write(adata, tmp_path / "alone.h5ad")
     stop = threading.Event()
 
