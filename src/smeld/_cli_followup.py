@@ -17,7 +17,8 @@ def interactions_command(
         Path | None, typer.Option(help="Table with the columns ligand and receptor; smeld's own pairs if not given.")
     ] = None,
     groups: Annotated[
-        str | None, typer.Option(help="Column of obs with who sends and receives [cell_type, else domain].")
+        str | None,
+        typer.Option(help="Who sends and receives: a column, or proportions [cell_type, its proportions, domain]."),
     ] = None,
     statistic: Annotated[str, typer.Option(help="Statistic by name.")] = "spatial",
     radius_um: Annotated[
@@ -54,7 +55,7 @@ def interactions_command(
         seed=seed,
     )
     written = _followup.interactions(result, out, settings, say=say)
-    _finish(written, say)
+    finish(written, say)
 
 
 def trajectory_command(
@@ -93,7 +94,7 @@ def trajectory_command(
         seed=seed,
     )
     written = _followup.trajectory(result, out, settings, say=say)
-    _finish(written, say)
+    finish(written, say)
 
 
 def calibrate_command(
@@ -129,10 +130,10 @@ def calibrate_command(
         batch_key=batch_key,
         seed=seed,
     )
-    _finish(_followup.calibrate(result, out, settings, say=say), say)
+    finish(_followup.calibrate(result, out, settings, say=say), say)
 
 
-def _finish(written: Path, say: Any) -> None:
+def finish(written: Path, say: Any) -> None:
     say("done")
     if not state["quiet"]:
         typer.echo(written.resolve())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smeld import _check, _keys, _optional, io, pipeline, tl
+from smeld import _check, _keys, _optional, _run_record, io, pipeline, tl
 from smeld._report import report, save_figures
 from smeld.io._safe import replacing_folder
 from smeld.tl._celltype_interactions import sending_groups
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 #: mark a folder of ours, and say how it was made
 SETTINGS, ORDERED, SCORED = "interactions.toml", "trajectory.toml", "calibration.toml"
+ANNOTATED, DECONVOLVED = "annotation.toml", "deconvolution.toml"
 FOLDERS = ("tables/*.csv", "figures/*.png", "figures/*.svg")
-WRITTEN = (pipeline.RESULT, pipeline.REPORT, SETTINGS, ORDERED, SCORED, *FOLDERS)
+WRITTEN = (pipeline.RESULT, pipeline.REPORT, SETTINGS, ORDERED, SCORED, ANNOTATED, DECONVOLVED, *FOLDERS)
 
 #: tables of interactions
 PAIR_TABLES = (_keys.INTERACTIONS, _keys.CELLTYPE_INTERACTIONS)
@@ -74,28 +75,28 @@ class CalibrationSettings:
 
 def interactions(result: Path, out: Path, settings: PairSettings, *, say: Say = lambda message: None) -> Path:
     """Test the pairs of a stored result; the folder ``out`` holds it all and appears when everything is complete."""
-    stored, adata = _read(result, out, say)
+    stored, adata = read_result(result, out, say)
     table = None if settings.pairs is None else _table(Path(settings.pairs), adata.var_names)
     with replacing_folder(out, known=WRITTEN, marker=SETTINGS) as temporary:
         _test(adata, table, settings, say)
         say("writing tables, figures and report")
-        _write(adata, temporary, settings, stored, SETTINGS)
+        write_folder(adata, temporary, settings, {stored.name: stored}, SETTINGS, _pair_tables(adata))
     return out / pipeline.REPORT
 
 
 def trajectory(result: Path, out: Path, settings: TrajectorySettings, *, say: Say = lambda message: None) -> Path:
     """Order the cells of a stored result from a root; ``out`` as with :func:`interactions`."""
-    stored, adata = _read(result, out, say)
+    stored, adata = read_result(result, out, say)
     with replacing_folder(out, known=WRITTEN, marker=ORDERED) as temporary:
         _order(adata, settings, say)
         say("writing tables, figures and report")
-        _write(adata, temporary, settings, stored, ORDERED)
+        write_folder(adata, temporary, settings, {stored.name: stored}, ORDERED, _order_tables(adata))
     return out / pipeline.REPORT
 
 
 def calibrate(result: Path, out: Path, settings: CalibrationSettings, *, say: Say = lambda message: None) -> Path:
     """Hold a stored result against labels; ``out`` as with :func:`interactions`."""
-    stored, adata = _read(result, out, say)
+    stored, adata = read_result(result, out, say)
     if settings.table is not None:
         _add_labels(adata, Path(settings.table), settings.label)
     with replacing_folder(out, known=WRITTEN, marker=SCORED) as temporary:
@@ -109,20 +110,22 @@ def calibrate(result: Path, out: Path, settings: CalibrationSettings, *, say: Sa
             seed=settings.seed,
         )
         say("writing tables, figures and report")
-        _write(adata, temporary, settings, stored, SCORED)
+        write_folder(adata, temporary, settings, {stored.name: stored}, SCORED, _scores(adata, settings))
     return out / pipeline.REPORT
 
 
-def _read(result: Path, out: Path, say: Say) -> tuple[Path, AnnData]:
-    stored = result / pipeline.RESULT if result.is_dir() else result
-    if out.resolve() in (result.resolve(), stored.resolve().parent):
+def read_result(result: Path, out: Path, say: Say, *, any_section: bool = False) -> tuple[Path, AnnData]:
+    """(the file or folder that was read, what it holds); ``any_section`` also takes what ``sm.read`` does."""
+    inside = result / pipeline.RESULT
+    stored = inside if result.is_dir() and (inside.is_file() or not any_section) else result
+    if out.resolve() in (result.resolve(), (stored if stored.is_dir() else stored.parent).resolve()):
         raise _check.problem(
             "the result lies in the output folder, which would be replaced",
             found=out.name,
             cure="give another folder with --out",
         )
     say("reading")
-    return stored, io.read(stored, "h5ad")
+    return stored, io.read(stored, None if any_section else "h5ad")
 
 
 def _order(adata: AnnData, settings: TrajectorySettings, say: Say) -> None:
@@ -156,48 +159,53 @@ def _adjusted(said: str) -> Any:
 
 def _table(path: Path, genes: Any) -> Any:
     """A table of pairs; without a header its first row is one, too."""
+    what, cure = "the pairs", "give a table with the columns ligand and receptor, commas or tabs between"
+    table = read_frame(path, what, cure, keep_default_na=False)
+    if set(table.columns[:2].astype(str)) <= set(genes):
+        table = read_frame(path, what, cure, keep_default_na=False, header=None)
+    return table
+
+
+def read_frame(path: Path, what: str, cure: str, **options: Any) -> Any:
+    """A delimited table as pandas reads it; ``what`` it holds and the ``cure`` are said where it cannot be read."""
     import pandas as pd
 
     try:
-        separator = _separator(path)
-        table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8-sig")
-        if set(table.columns[:2].astype(str)) <= set(genes):
-            table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8-sig", header=None)
-        return table
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
-        raise _check.problem(
-            f"the pairs in {path.name} cannot be read",
-            found=str(error)[:120],
-            cure="give a table with the columns ligand and receptor, commas or tabs between",
-        ) from error
+        return pd.read_csv(path, sep=_separator(path), encoding="utf-8-sig", **options)
+    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
+        raise _check.problem(f"{what} in {path.name} cannot be read", found=str(error)[:120], cure=cure) from error
 
 
 def _separator(path: Path) -> str:
     """What stands between columns, by the first line: pandas would divide a single column by one of its letters."""
-    with path.open(encoding="utf-8-sig") as lines:
-        first = lines.readline()
+    import gzip
+
+    opened = gzip.open if path.name.endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig") as lines:
+        first = str(lines.readline())
     return next((c for c in "\t;," if c in first), r"\s+" if " " in first.strip() else ",")
 
 
 def _add_labels(adata: AnnData, path: Path, label: str) -> None:
     """Write the table's column ``label`` into ``obs``, by the names of spots in its first column."""
-    import pandas as pd
-
     cure = f"give a table with names of spots in its first column, and a column {label!r}"
-    try:
-        table = pd.read_csv(path, sep=_separator(path), dtype={0: str}, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
-        raise _check.problem(f"the labels in {path.name} cannot be read", found=str(error)[:120], cure=cure) from error
-    _check.require(list(table.columns[1:].astype(str)), label, path.name, cure)
-    labels = table.set_index(table.columns[0])[label]
-    if labels.index.has_duplicates:
-        twice = _check.listed(labels.index[labels.index.duplicated()].unique(), 3)
-        raise _check.problem(f"{path.name} names spots more than once", found=twice, cure="keep one row a spot")
+    labels = labels_by_name(path, label, cure)
     known = labels.index.intersection(adata.obs_names)
     if known.empty:
         found = f"{_check.listed(labels.index, 3)}; the result has {_check.listed(adata.obs_names, 3)}"
         raise _check.problem(f"{path.name} names no spot of the result", found=found, cure=cure)
     adata.obs[label] = labels.reindex(adata.obs_names)
+
+
+def labels_by_name(path: Path, label: str, cure: str) -> Any:
+    """The table's column ``label`` by the names in its first column, each of them once."""
+    table = read_frame(path, "the labels", cure, dtype={0: str})
+    _check.require(list(table.columns[1:].astype(str)), label, path.name, cure)
+    labels = table.set_index(table.columns[0])[label]
+    if labels.index.has_duplicates:
+        twice = _check.listed(labels.index[labels.index.duplicated()].unique(), 3)
+        raise _check.problem(f"{path.name} has names more than once", found=twice, cure="keep one row a name")
+    return labels
 
 
 def _test(adata: AnnData, table: Any, settings: PairSettings, say: Say) -> None:
@@ -220,24 +228,42 @@ def _test(adata: AnnData, table: Any, settings: PairSettings, say: Say) -> None:
         tl.celltype_interactions(adata, groups)
 
 
-def _write(adata: AnnData, folder: Path, settings: Any, stored: Path, record: str) -> None:
+def write_folder(
+    adata: AnnData, folder: Path, settings: Any, inputs: Mapping[str, Path], record: str, tables: Mapping[str, Any]
+) -> None:
+    """Result, tables, figures, report, and the ``record`` of settings and of the files that were read, ``inputs``."""
     io.write(adata, folder / pipeline.RESULT)
-    pipeline.write_tables(_tables(adata, settings, record), folder / pipeline.TABLES)
+    pipeline.write_tables(tables, folder / pipeline.TABLES)
     save_figures(adata, folder / pipeline.FIGURES)
-    report(adata, folder / pipeline.REPORT, title=stored.name)
+    report(adata, folder / pipeline.REPORT, title=next(iter(inputs)))
     given = {k: v for k, v in vars(settings).items() if v is not None}
-    inputs = {stored.name: pipeline.file_hash(stored)}
-    made = {record.removesuffix(".toml"): given, "versions": pipeline.versions(), "inputs": inputs}
+    files = {name: path for given, path in inputs.items() for name, path in _files(given, path).items()}
+    hashes = {name: pipeline.file_hash(path) for name, path in files.items()}
+    made = {record.removesuffix(".toml"): given, "versions": pipeline.versions(), "inputs": hashes}
     (folder / record).write_text(pipeline.to_toml(made), encoding="utf-8")
 
 
-def _tables(adata: AnnData, settings: Any, record: str) -> dict[str, Any]:
-    """The tables in ``uns`` that the task left, by the name of their file."""
-    if record == SCORED:
-        name = f"{settings.prediction}_calibration"
-        return {f"{name}_{part}": table for part, table in adata.uns[name].items()}
-    pairs = record == SETTINGS
-    names = [n for n in _optional.TABLES if (n in PAIR_TABLES) == pairs]
-    names += [_keys.INTERACTIONS_QQ] if pairs else [n for n in adata.uns if str(n).startswith(_keys.PSEUDOTIME)]
-    # what is scored of an order is a dictionary of tables, and another task's
+def _files(name: str, path: Path) -> dict[str, Path]:
+    """The file, or the files of a section's folder."""
+    if path.is_file():
+        return {name: path}
+    return {f"{name}/{p.relative_to(path).as_posix()}": p for p in _run_record._section_files(path)}
+
+
+def _scores(adata: AnnData, settings: CalibrationSettings) -> dict[str, Any]:
+    name = f"{settings.prediction}_calibration"
+    return {f"{name}_{part}": table for part, table in adata.uns[name].items()}
+
+
+def _pair_tables(adata: AnnData) -> dict[str, Any]:
+    return stored_tables(adata, [*PAIR_TABLES, _keys.INTERACTIONS_QQ])
+
+
+def _order_tables(adata: AnnData) -> dict[str, Any]:
+    named = [n for n in _optional.TABLES if n not in PAIR_TABLES]
+    return stored_tables(adata, [*named, *(n for n in adata.uns if str(n).startswith(_keys.PSEUDOTIME))])
+
+
+def stored_tables(adata: AnnData, names: Iterable[str]) -> dict[str, Any]:
+    """The tables in ``uns`` that are there, by the name of their file; what is no table is another task's."""
     return {name: adata.uns[name] for name in dict.fromkeys(names) if hasattr(adata.uns.get(name), "columns")}

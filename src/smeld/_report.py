@@ -15,6 +15,7 @@ from smeld import _report_facts as facts
 from smeld import _report_pairs as pairs
 from smeld import _report_sure as sure
 from smeld import _report_trajectory as trajectory
+from smeld import _report_types as types
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,7 +89,7 @@ def save_figures(
 
     The folder is made where it is missing. Returned are the files written, in the order of the report: some
     of ``section``, ``domains``, ``confidence``, ``quality_control``, ``embedding``, ``markers``, and those of
-    ligand-receptor pairs and of trajectories.
+    ligand-receptor pairs, of cell types and of trajectories.
     """
     from smeld.io._write import replacing
     from smeld.pl import style
@@ -220,6 +221,7 @@ _FIGURES: dict[str, _Draw] = {
     "markers": _markers,
     **sure.FIGURES,
     **pairs.FIGURES,
+    **types.FIGURES,
     **trajectory.FIGURES,
 }
 
@@ -255,6 +257,8 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
     shown += tuple(pairs.FIGURES) if stored else ()
     ordered = trajectory.content(adata, noun)
     shown += tuple(trajectory.FIGURES) if ordered else ()
+    typed = types.content(adata, noun)
+    shown += types.shown(adata, typed)
     figures = {name: _picture(adata, name, key, library_id) for name in shown}
     return {
         "title": title if title is not None else (f"Section {found[0]}" if found else "Spatial section"),
@@ -283,6 +287,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
         "evidence": facts.table(adata.uns.get("fusion_evidence")),
         "modalities": facts.modalities(adata, noun),
         "interactions": stored,
+        "types": typed,
         "trajectory": ordered,
         "steps": facts.steps(adata),
         "versions": facts.versions(),

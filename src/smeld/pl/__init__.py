@@ -15,7 +15,9 @@ from smeld.pl.celltype_pairs import celltype_heatmap
 from smeld.pl.distributions import quality_control
 from smeld.pl.dots import markers
 from smeld.pl.gene_courses import gene_courses, gene_order
+from smeld.pl.given_types import confusion
 from smeld.pl.maps import confidence, domains, gene, section
+from smeld.pl.niche_types import niche_heatmap
 from smeld.pl.pair_maps import colocation, interaction_arrows, interaction_map
 from smeld.pl.pairs import interactions
 from smeld.pl.reliability import reliability, risk_coverage
@@ -23,12 +25,14 @@ from smeld.pl.scatter import embedding
 from smeld.pl.trajectory_maps import fates, local_pseudotime, pseudotime
 from smeld.pl.trajectory_tree import trajectory_tree
 from smeld.pl.type_network import celltype_network
+from smeld.pl.type_shares import proportions
 
 __all__ = [
     "celltype_heatmap",
     "celltype_network",
     "colocation",
     "confidence",
+    "confusion",
     "domains",
     "embedding",
     "fates",
@@ -40,7 +44,9 @@ __all__ = [
     "interactions",
     "local_pseudotime",
     "markers",
+    "niche_heatmap",
     "palette",
+    "proportions",
     "pseudotime",
     "qq",
     "quality_control",

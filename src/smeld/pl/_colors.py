@@ -10,23 +10,16 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Colormap, is_color_like, to_hex, to_rgb, to_rgba
+from matplotlib.colors import Colormap, is_color_like, to_rgba
 from numpy.typing import NDArray
 
 from smeld import _check
+from smeld._palette import PALETTE as PALETTE
+from smeld._palette import palette as palette
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# The first eight are Okabe & Ito's (2008). The others were found by farthest-point search in CIELAB: each is
-# the colour whose CIEDE2000 distance to those before it is largest, in normal vision and in the simulations
-# of protanopia, deuteranopia and tritanopia of Machado et al. (2009); neighbours in the list differ by at
-# least 13 in each of the four.
-PALETTE = (
-    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#333333"),
-    *("#841E0E", "#0F1DB8", "#775864", "#3CE488", "#7C1668", "#746B44", "#737CF9", "#355538"),
-    *("#26F7FD", "#F7A9B7", "#616A83", "#90A660", "#5F8680", "#A14500", "#D410B2", "#AEECDC"),
-)
 #: spots without a value
 MISSING = "#D9D9D9"
 #: sequential colour maps, both readable without colour vision
@@ -34,21 +27,6 @@ SEQUENTIAL = "viridis"
 CONFIDENCE = "cividis"
 #: symmetrical about zero
 DIVERGING = "RdBu_r"
-
-
-def palette(n: int) -> list[str]:
-    """``n`` colours as hexadecimal strings; the same ``n`` always gives the same colours.
-
-    The first 24 are distinct for normal and colour-blind sight; beyond them the palette repeats, a third
-    lighter each round: no palette of that length is distinct, so read such figures with their labels.
-    """
-    colors = []
-    for i in range(n):
-        turn, place = divmod(i, len(PALETTE))
-        keep = (2 / 3) ** turn
-        red, green, blue = (1 - keep * (1 - c) for c in to_rgb(PALETTE[place]))
-        colors.append(to_hex((red, green, blue)).upper())
-    return colors
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from smeld import _adapt, _check, _keys
 from smeld.kernels import edgefields, localp
 from smeld.lr import _resource
 from smeld.tl import _links, _lr_inputs
+from smeld.tl._deconvolve import PROPORTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,8 @@ def celltype_interactions(
     that it meets. And it is so for a pair of a region in which A and B happen to lie: the test does not know why labels
     and expression go together. Not tested is whether A's cells have more ligand beside B than elsewhere, nor whether
     the pair lies together beyond its types, as ``sm.tl.interactions(adata, adjust=["library", "cell_type"])`` asks.
-    Labels made from the very genes of a pair go with them by construction. A gradient over the whole section that
+    Labels made from the very genes of a pair go with them by construction: leave these out of the reference that
+    proportions are estimated by (docs/celltypes.md says what it makes). A gradient over the whole section that
     labels and genes share makes rows significant too.
 
     Of independent labels and genes 5.4 in a hundred rows pass at 5 % (at most 6.0 by the ranges of both) and 1.0 at
@@ -76,7 +78,9 @@ def celltype_interactions(
         AnnData or SpatialData with one table: one section.
     groups
         Column of ``obs`` with labels (missing ones: in no type), or key of ``obsm`` with a DataFrame of proportions,
-        a column a type.
+        a column a type: ``"cell_type"`` after ``sm.tl.annotate`` ("unknown" is a type like others),
+        ``"cell_type_proportions"`` after ``sm.tl.deconvolve``. A spot then counts for each type by its share, so that
+        sums are expected ones; pass ``within_spot=True`` there, as its cells are neighbours.
     pairs
         None: the pairs in ``uns[key]``; or a DataFrame or list with ligand and receptor, as ``sm.tl.interactions``
         takes. Genes are named as in the section.
@@ -190,9 +194,16 @@ def _one_section(adata: Any, key: str) -> None:
 
 
 def sending_groups(adata: Any) -> str | None:
-    """Column with who sends and receives: cell types, else domains; None where neither tells spots apart."""
-    names = (k for k in (_keys.CELL_TYPE, _keys.DOMAIN) if k in adata.obs and adata.obs[k].nunique() > 1)
-    return next(names, None)
+    """Who sends and receives: cell types, else their proportions, else domains; None where none tells spots apart."""
+    if _tells_apart(adata, _keys.CELL_TYPE):
+        return _keys.CELL_TYPE
+    if getattr(adata.obsm.get(PROPORTIONS), "shape", (0, 0))[1] > 1 and hasattr(adata.obsm[PROPORTIONS], "columns"):
+        return PROPORTIONS
+    return _keys.DOMAIN if _tells_apart(adata, _keys.DOMAIN) else None
+
+
+def _tells_apart(adata: Any, column: str) -> bool:
+    return column in adata.obs and adata.obs[column].nunique() > 1
 
 
 def _neighbourhood(

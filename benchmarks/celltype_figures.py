@@ -1,0 +1,96 @@
+"""Figures of docs/celltypes.md, on simulated sections: types against the truth, proportions beside it, pies, niches.
+
+python benchmarks/celltype_figures.py docs/img
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+SEED = 0
+#: width of the pictures, pixels: small, for they lie in the repository
+WIDTH = 900
+
+
+def cells() -> Any:
+    """2,500 cells of eight types, one of them not in the reference."""
+    import smeld as sm
+
+    adata = sm.datasets.simulate(
+        2500, 400, layout="cells", seed=SEED, image=False, n_cell_types=8, n_subtype_pairs=2, cell_type_effect=2.0
+    )
+    sm.tl.annotate(adata, sm.datasets.simulate_reference(adata, 100, seed=SEED, withheld=["T7"]))
+    return adata
+
+
+def spots() -> Any:
+    """800 spots of six types."""
+    import smeld as sm
+
+    adata = sm.datasets.simulate(800, 400, seed=SEED, n_cell_types=6, cell_type_effect=2.0, mean_counts=1000)
+    sm.tl.deconvolve(adata, sm.datasets.simulate_reference(adata, 100, seed=SEED))
+    adata.obsm["truth"] = adata.obsm["truth_proportions"].rename(columns=lambda name: f"{name}, truth")
+    return adata
+
+
+def niches() -> Any:
+    """4,000 cells in three niches."""
+    import smeld as sm
+
+    adata = sm.datasets.simulate_niches(4000, 100, seed=SEED)
+    sm.tl.niches(adata, "truth_cell_type", seed=SEED)
+    return adata
+
+
+def _save(figure: Any, path: Path) -> None:
+    from PIL import Image
+
+    figure.savefig(path, dpi=WIDTH / figure.get_size_inches()[0])
+    # few colours: nothing that is seen is lost, and the file has a third of the size
+    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path, help="where the pictures are written")
+    folder: Path = parser.parse_args().folder
+    warnings.simplefilter("ignore")
+
+    from matplotlib.figure import Figure
+
+    import smeld as sm
+
+    with sm.pl.style():
+        adata = cells()
+        figure = Figure(figsize=(10.5, 4.2), layout="compressed")
+        left, right = figure.subplots(1, 2)
+        sm.pl.domains(adata, "cell_type", ax=left, title="Cell types")
+        sm.pl.confusion(adata, "truth_cell_type", ax=right)
+        _save(figure, folder / "celltypes_annotate.png")
+
+        adata = spots()
+        figure = Figure(figsize=(10.5, 6.2), layout="compressed")
+        names = list(adata.obsm["cell_type_proportions"].columns[:3])
+        above, below = figure.subplots(2, 3)
+        sm.pl.proportions(adata, names, axes=above)
+        sm.pl.proportions(adata, [f"{name}, truth" for name in names], key="truth", axes=below)
+        _save(figure, folder / "celltypes_proportions.png")
+
+        figure = Figure(figsize=(7.5, 5.2), layout="compressed")
+        sm.pl.proportions(adata, kind="pie", axes=figure.subplots())
+        _save(figure, folder / "celltypes_pies.png")
+
+        adata = niches()
+        figure = Figure(figsize=(10.5, 3.6), layout="compressed")
+        left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.3))
+        sm.pl.domains(adata, "niche", ax=left, title="Niches")
+        sm.pl.niche_heatmap(adata, show="enrichment", ax=right)
+        _save(figure, folder / "celltypes_niches.png")
+
+
+if __name__ == "__main__":
+    main()
