@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit("smeld needs Python >= 3.11, found " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[test,spatialdata]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[test,spatialdata,viewer,notebook]'
 	@touch $@
 
 install: $(STAMP)
@@ -32,7 +32,7 @@ $(STAMP_DEEP): pyproject.toml constraints/deep-py311.txt
 	test "$(PYMINOR)" = 11 || { echo 'the deep lock is made for Python 3.11: set PYTHON=python3.11, or pip install "smeld[deep]"'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/deep-py311.txt -e '.[test,spatialdata,deep]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/deep-py311.txt -e '.[test,spatialdata,viewer,notebook,deep]'
 	@touch $(STAMP) $@
 
 deep: $(STAMP_DEEP)
@@ -60,11 +60,11 @@ bench: $(STAMP)
 lock:
 	rm -rf .venv-lock311 .venv-lock312
 	python3.11 -m venv .venv-lock311 && .venv-lock311/bin/pip install --quiet pip-tools
-	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --extra spatialdata --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py311.txt pyproject.toml
-	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --extra spatialdata --extra deep --constraint constraints/traps-deep.in --constraint constraints/core-py311.txt --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/deep-py311.txt pyproject.toml
+	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --extra spatialdata --extra viewer --extra notebook --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py311.txt pyproject.toml
+	.venv-lock311/bin/pip-compile --quiet --strip-extras --extra test --extra spatialdata --extra viewer --extra notebook --extra deep --constraint constraints/traps-deep.in --constraint constraints/core-py311.txt --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/deep-py311.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' constraints/deep-py311.txt
 	python3.12 -m venv .venv-lock312 && .venv-lock312/bin/pip install --quiet pip-tools
-	.venv-lock312/bin/pip-compile --quiet --strip-extras --extra test --extra spatialdata --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py312.txt pyproject.toml
+	.venv-lock312/bin/pip-compile --quiet --strip-extras --extra test --extra spatialdata --extra viewer --extra notebook --constraint constraints/traps.in --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints/core-py312.txt pyproject.toml
 	rm -rf .venv-lock311 .venv-lock312
 
 clean:

@@ -22,7 +22,7 @@ SRC = Path(smeld.__file__).resolve().parent
 #: height of each part; a part may import parts that are lower
 HEIGHT = {
     "_check": 0, "_keys": 0, "_registry": 0, "_image": 0, "_image_pixels": 0, "_image_tiff": 0,
-    "_image_zarr": 0, "_progress": 0,
+    "_image_zarr": 0, "_progress": 0, "_palette": 0, "_inert": 0,
     "kernels": 1,
     "_backed": 1.4, "_adapt": 1.5,
     "nn": 2,
@@ -30,18 +30,20 @@ HEIGHT = {
     "tl": 4,
     "pl": 5,
     "_report": 6, "_report_facts": 6, "_report_pairs": 6, "_report_trajectory": 6, "viewer": 6,
-    "_report_sure": 6, "_run_config": 6, "_run_record": 6,
+    "_report_sure": 6, "_report_types": 6, "_run_config": 6, "_run_record": 6,
     "_optional": 6,
     "pipeline": 7, "_estimate": 6.5, "_cluster": 6,
-    "_followup": 8, "_cohort": 8, "_cohort_sheet": 8,
-    "cli": 9, "_cli_base": 9, "_cli_encoders": 9, "_cli_followup": 9, "_cli_cohort": 9,
+    "_followup": 8, "_followup_types": 8, "_cohort": 8, "_cohort_sheet": 8,
+    "cli": 9, "_cli_base": 9, "_cli_encoders": 9, "_cli_followup": 9, "_cli_cohort": 9, "_cli_types": 9,
+    "_cli_view": 9,
     "__main__": 10, "": 11,
 }  # fmt: skip
 #: parts of one height that belong together
 TOGETHER = (
     {"_check", "_keys", "_registry", "_image", "_image_pixels", "_image_tiff", "_image_zarr", "_progress"},
-    {"_report", "_report_facts", "_report_pairs", "_report_trajectory", "_report_sure"},
-    {"cli", "_cli_base", "_cli_encoders", "_cli_followup", "_cli_cohort"},
+    {"_report", "_report_facts", "_report_pairs", "_report_trajectory", "_report_sure", "_report_types"},
+    {"_followup", "_followup_types"},
+    {"cli", "_cli_base", "_cli_encoders", "_cli_followup", "_cli_cohort", "_cli_types", "_cli_view"},
     {"_cohort", "_cohort_sheet"},
 )
 #: what kernels may use: arrays and the mathematics on them

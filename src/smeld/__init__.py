@@ -27,6 +27,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "tl": ("smeld.tl", None),
     "pl": ("smeld.pl", None),
     "report": ("smeld._report", "report"),
+    "view": ("smeld.viewer._notebook", "view"),
     "lr": ("smeld.lr", None),
     "datasets": ("smeld.datasets", None),
     "device": ("smeld.nn._switch", "device"),
@@ -60,3 +61,4 @@ if TYPE_CHECKING:
     from smeld.fusion import fuse, fusions
     from smeld.io import read, write
     from smeld.nn._switch import device
+    from smeld.viewer._notebook import view

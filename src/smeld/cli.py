@@ -15,6 +15,8 @@ from smeld._cli_base import state as _state
 from smeld._cli_cohort import Where, before_section, is_sheet, required, run_sheet, section_workers
 from smeld._cli_encoders import encoders_command
 from smeld._cli_followup import calibrate_command, interactions_command, trajectory_command
+from smeld._cli_types import annotate_command, deconvolve_command
+from smeld._cli_view import export_command, view_command
 
 #: the class of all usage errors: typer's own since 0.26 or so, click's before; both are above BadParameter
 _UsageError: Any = typer.BadParameter.__base__
@@ -227,6 +229,10 @@ for _name, _command in (
     ("interactions", interactions_command),
     ("trajectory", trajectory_command),
     ("calibrate", calibrate_command),
+    ("annotate", annotate_command),
+    ("deconvolve", deconvolve_command),
+    ("view", view_command),
+    ("export", export_command),
     ("encoders", encoders_command),
 ):
     app.command(_name)(_command)
