@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse, stats
 from scipy.ndimage import gaussian_filter
 
-from smeld.kernels import crosscov, edgefields
+from smeld.kernels import crosscov, edgefields, linksums
 from smeld.kernels.graph import row_normalise, spatial_graph
 
 Float = NDArray[np.float64]
@@ -245,14 +247,14 @@ def test_a_ligand_raised_beside_the_receiver_is_found() -> None:
     assert np.mean(np.array(p) < 0.05) > 0.5
 
 
-@pytest.mark.parametrize("setting", [("BATCH", 3), ("MANY", 0)])
-def test_blocks_and_parts_change_nothing(setting: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("setting", [(edgefields, "BATCH", 3), (linksums, "MANY", 0)])
+def test_blocks_and_parts_change_nothing(setting: tuple[Any, str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     xy = positions(12)
     genes = sparse.csc_matrix(rng.poisson(0.7, (144, 8)).astype(float))
     given = (genes, rng.integers(0, 8, (20, 2)), averages(xy), xy, patches(12, 2.0, 4, rng))
     whole = edgefields.by_types(*given)
-    monkeypatch.setattr(edgefields, *setting)
+    monkeypatch.setattr(*setting)
     parts = edgefields.by_types(*given)
     for name in ("observed", "expected", "zscore", "pvalue"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-9)
@@ -293,3 +295,17 @@ def test_turning_and_scaling_the_section_changes_little() -> None:
     turned = edgefields.by_types(genes, np.array([[0, 1]]), weights, 3.0 * xy @ turn + 1e4, types)
     assert turned.observed == pytest.approx(plain.observed)
     assert turned.zscore == pytest.approx(plain.zscore, abs=0.1, rel=0.1)
+
+
+def test_by_label_is_the_product_of_matrices() -> None:
+    """Cells of one type or of none, link by link; and the same by matrices, as cells of several types have it."""
+    rng = np.random.default_rng(5)
+    xy = positions(12)
+    weights = averages(xy, loops=True)
+    label = rng.integers(-1, 3, 144)
+    types = (label[:, None] == np.arange(3)).astype(float)
+    sent, received = rng.poisson(1.0, (2, 144, 4)).astype(float)
+    where = linksums.links(weights, xy)
+    found = edgefields._observed(where, weights, sent, received, types)
+    expected = [edgefields.products(weights, *lr, types).ravel() for lr in zip(sent.T, received.T)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -24,248 +24,25 @@ midpoints then say little about where the ends lie, and the variance comes out u
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
-from scipy import fft, sparse, special
+from scipy import sparse, special
 from threadpoolctl import threadpool_limits
 
-from smeld.kernels import crosscov
-from smeld.kernels._threads import workers
+from smeld.kernels import linksums
+from smeld.kernels.linksums import SELF, Links, links
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
 #: fields that are looked at together
 BATCH = 16
-#: links beyond which those that meet are gone through in so many parts, side by side; sums depend on their number
-MANY, PARTS = 500_000, 8
 #: a variance below this share of the squared mean is that of a field that does not vary
 ROUNDING = 1e-20
 #: what clusters of links add to the unevenness of fields: that of exponential sizes, 3! 1! / 2!^2
 CLUSTERS = 1.5
-#: ends of a link at a cell; what two links that meet there share; bins by the cosine of the angle between them
-OUT, IN, LOOP = 0, 1, 2
-MEETING = np.array([[0, 2, 3], [2, 1, 4], [3, 4, 4]])
-N_MEETING, N_ANGLES = 5, 4
-#: bins before those by distance: a link and itself, a link and its way back, links that meet
-SELF, BACK, MET = 0, 1, 2
-N_FIRST = MET + N_MEETING * N_ANGLES
-
-
-@dataclass(frozen=True)
-class Links:
-    """Directed links of one section and what sorts pairs of them into bins.
-
-    ``sender``, ``receiver`` int [m], ``weight`` [m]; ``loop`` 1 where a cell is its own neighbour (a stratum with means
-    of its own); ``back`` the link the other way, -1 where there is none. ``at`` int [m, 2] the pixel of the midpoint on
-    a raster of ``shape`` that holds ``bin`` for every lag; ``towards`` [m, 2] unit vectors. Links by cell: ``link`` and
-    ``end``, those of cell v from ``first[v]`` on; links that meet have midpoints in the first ``n_near`` bins.
-    ``n_pairs`` [n_bins] is sum w_k w_l by bin.
-    """
-
-    sender: Int
-    receiver: Int
-    weight: Float
-    loop: Int
-    back: Int
-    at: Int
-    shape: tuple[int, int]
-    bin: Int
-    towards: Float
-    link: Int
-    end: Int
-    first: Int
-    n_near: int
-    n_pairs: Float
-
-    @property
-    def of_links(self) -> tuple[Int, Int, Float, Int]:
-        """Sender, receiver, weight and stratum."""
-        return self.sender, self.receiver, self.weight, self.loop
-
-
-def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
-    """Links of an averaging matrix (row: receiver) between cells at ``xy_um`` [n_obs, 2]; a raster of one spacing."""
-    edges = weights.tocoo()
-    sender, receiver = edges.col.astype(np.intp), edges.row.astype(np.intp)
-    loop = sender == receiver
-    cells = crosscov.lags(xy_um)
-    pixel = np.stack(np.divmod(cells.pixel, cells.shape[1]), axis=1)
-    step = xy_um[receiver] - xy_um[sender]
-    towards = step / np.maximum(np.hypot(*step.T), np.finfo(np.float64).tiny)[:, None]
-    apart, loops = np.flatnonzero(~loop), np.flatnonzero(loop)
-    link = np.concatenate([apart, apart, loops])
-    cell = np.concatenate([sender[apart], receiver[apart], sender[loops]])
-    end = np.repeat(np.array([OUT, IN, LOOP], dtype=np.intp), [len(apart), len(apart), len(loops)])
-    order = np.argsort(cell, kind="stable")
-    made = Links(
-        sender=sender,
-        receiver=receiver,
-        weight=edges.data.astype(np.float64),
-        loop=loop.astype(np.intp),
-        back=_ways_back(sender, receiver, len(xy_um)),
-        at=(pixel[sender] + pixel[receiver]) // 2,  # the same for both ways
-        shape=cells.shape,
-        bin=cells.bin,
-        towards=towards,
-        link=link[order],
-        end=end[order],
-        first=np.searchsorted(cell[order], np.arange(len(xy_um) + 1)).astype(np.intp),
-        n_near=int(np.hypot(*(np.abs(pixel[sender] - pixel[receiver]).max(axis=0, initial=0) + 1))) + 2,
-        n_pairs=np.zeros(0),
-    )
-    ones = np.ones((len(xy_um), 1))
-    n_pairs = _products(made, _Fields(ones, ones, np.zeros((2, 1))))[0]
-    # what transforms leave where no pair is
-    return replace(made, n_pairs=np.where(n_pairs > 1e-9 * n_pairs.max(initial=0.0), n_pairs, 0.0))
-
-
-def _ways_back(sender: Int, receiver: Int, n: int) -> Int:
-    code, other = sender * n + receiver, receiver * n + sender
-    order = np.argsort(code)
-    found = order[np.minimum(np.searchsorted(code[order], other), max(len(code) - 1, 0))] if len(code) else order
-    return np.where((code[found] == other) & (sender != receiver), found, -1)
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """Fields on links i -> j, w_ij (s_i r_j - mean of the stratum), of which none is held: ``of_sender``,
-    ``of_receiver`` [n_obs, n] and ``mean`` [2, n]."""
-
-    of_sender: Float
-    of_receiver: Float
-    mean: Float
-
-
-@njit(nogil=True, cache=True)
-def _meetings(
-    of_links: tuple[Int, Int, Float, Int],
-    of_ends: tuple[Int, Int, Int],
-    back: Int,
-    at: Int,
-    towards: Float,
-    by_lag: Int,
-    meeting: Int,
-    fields: tuple[Float, Float, Float],
-    out: Float,
-    start: int,
-    stop: int,
-) -> None:
-    """Products f_k f_l of unordered pairs of links that meet at the cells from ``start`` on into ``out``
-    [what, angle, bin, n]."""
-    sender, receiver, weight, stratum = of_links
-    link, end, first = of_ends
-    of_sender, of_receiver, mean = fields
-    n, n_angles = of_sender.shape[1], out.shape[1]
-    most = 0
-    for v in range(start, stop):
-        most = max(most, first[v + 1] - first[v])
-    f = np.empty((most, n))  # of the links of one cell: they stay in the fastest memory
-    for v in range(start, stop):
-        low = first[v]
-        for p in range(first[v + 1] - low):
-            k = link[low + p]
-            for i in range(n):
-                product = of_sender[sender[k], i] * of_receiver[receiver[k], i]
-                f[p, i] = weight[k] * (product - mean[stratum[k], i])
-            for q in range(p):
-                l = link[low + q]  # noqa: E741
-                if back[k] == l:
-                    continue
-                cosine = towards[k, 0] * towards[l, 0] + towards[k, 1] * towards[l, 1]
-                angle = min(int((cosine + 1.0) * 0.5 * n_angles), n_angles - 1)
-                what = meeting[end[low + p], end[low + q]]
-                b = by_lag[abs(at[k, 0] - at[l, 0]), abs(at[k, 1] - at[l, 1])]
-                for i in range(n):
-                    out[what, angle, b, i] += f[p, i] * f[q, i]
-
-
-def _met(where: Links, fields: _Fields, n_bins: int) -> Float:
-    """Products of unordered pairs of links that meet, [what, bin, n]; parts are summed in order, whatever threads."""
-    n_cells, n = len(where.first) - 1, fields.of_sender.shape[1]
-    edges = np.linspace(0, n_cells, (PARTS if len(where.sender) > MANY else 1) + 1).astype(np.intp)
-
-    def of_part(start: int, stop: int) -> Float:
-        out = np.zeros((N_MEETING, N_ANGLES, n_bins, n))
-        _meetings(
-            where.of_links, (where.link, where.end, where.first), where.back, where.at, where.towards, where.bin,
-            MEETING, (fields.of_sender, fields.of_receiver, fields.mean), out, start, stop,
-        )  # fmt: skip
-        return out
-
-    with ThreadPoolExecutor(workers()) as pool:
-        return np.asarray(sum(pool.map(of_part, edges[:-1], edges[1:]))).reshape(-1, n_bins, n)
-
-
-@njit(nogil=True, cache=True)
-def _on_raster(at: Int, of_links: tuple[Int, Int, Float, Int], fields: tuple[Float, Float, Float], out: Float) -> None:
-    """Adds a field up by pixel: ``fields`` [n_obs], [n_obs] and [2]."""
-    sender, receiver, weight, stratum = of_links
-    of_sender, of_receiver, mean = fields
-    for k in range(len(at)):
-        out[at[k, 0], at[k, 1]] += weight[k] * (of_sender[sender[k]] * of_receiver[receiver[k]] - mean[stratum[k]])
-
-
-def _by_distance(where: Links, fields: _Fields) -> Float:
-    """Sum over all ordered pairs of links of f_k f_l by the distance of their midpoints, [n_bins, n]."""
-    flat, n_bins = where.bin.ravel(), int(where.bin.max()) + 1
-
-    def of_field(i: int) -> Float:
-        raster = np.zeros(where.shape)
-        here = (np.ascontiguousarray(f[:, i]) for f in (fields.of_sender, fields.of_receiver, fields.mean))
-        _on_raster(where.at, where.of_links, tuple(here), raster)
-        spectrum = fft.rfft2(raster)
-        sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape)
-        return crosscov.binned(flat, sums.ravel(), n_bins)
-
-    with ThreadPoolExecutor(workers()) as pool:
-        return np.stack(list(pool.map(of_field, range(fields.of_sender.shape[1]))), axis=1)
-
-
-def _products(where: Links, fields: _Fields) -> Float:
-    """Sum over ordered pairs of links of f_k f_l by bin, [n, n_bins]."""
-    by_distance = _by_distance(where, fields)
-    first = np.zeros((MET, fields.of_sender.shape[1]))
-    _by_itself(where.back, where.of_links, (fields.of_sender, fields.of_receiver, fields.mean), first)
-    met = 2.0 * _met(where, fields, min(where.n_near, len(by_distance)))
-    by_distance[: met.shape[1]] -= met.sum(axis=0)
-    by_distance[0] -= first.sum(axis=0)  # both ways lie in one pixel
-    return np.concatenate([first, met.sum(axis=1), by_distance]).T
-
-
-@njit(nogil=True, cache=True)
-def _by_itself(
-    back: Int, of_links: tuple[Int, Int, Float, Int], fields: tuple[Float, Float, Float], out: Float
-) -> None:
-    """Products of links with themselves and with their ways back into ``out`` [2, n]."""
-    sender, receiver, weight, stratum = of_links
-    of_sender, of_receiver, mean = fields
-    for k in range(len(back)):
-        for i in range(out.shape[1]):
-            value = weight[k] * (of_sender[sender[k], i] * of_receiver[receiver[k], i] - mean[stratum[k], i])
-            out[0, i] += value**2
-            if back[k] >= 0:
-                other = of_sender[receiver[k], i] * of_receiver[sender[k], i] - mean[stratum[k], i]
-                out[1, i] += value * (weight[back[k]] * other)
-
-
-@njit(nogil=True, cache=True)
-def _sums(
-    of_links: tuple[Int, Int, Float, Int], of_sender: Float, of_receiver: Float, total: Float, power: Float
-) -> None:
-    """Weighted sums of s_i r_j by stratum, ``total`` [2, n], and those of their powers 1 to 3, ``power`` [3, n]."""
-    sender, receiver, weight, stratum = of_links
-    for k in range(len(sender)):
-        for i in range(total.shape[1]):
-            value = of_sender[sender[k], i] * of_receiver[receiver[k], i]
-            total[stratum[k], i] += weight[k] * value
-            power[0, i] += weight[k] * value
-            power[1, i] += weight[k] * (value * value)
-            power[2, i] += weight[k] * (value * value * value)
 
 
 @dataclass(frozen=True)
@@ -291,14 +68,25 @@ def moments(where: Links, ends: Callable[[slice], tuple[Float, Float]], n_fields
     for start in range(0, n_fields, BATCH):
         here = slice(start, min(start + BATCH, n_fields))
         of_sender, of_receiver = (np.ascontiguousarray(end) for end in ends(here))
-        sums, power = (np.zeros((k, of_sender.shape[1])) for k in (2, 3))
-        _sums(where.of_links, of_sender, of_receiver, sums, power)
+        sums, power = linksums.sums_and_powers(where, of_sender, of_receiver)
         uneven[here] = np.divide(power[2] * power[0], power[1] ** 2, out=np.ones(len(power[1])), where=power[1] > 0)
         mean = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
-        made = _products(where, _Fields(of_sender, of_receiver, mean))
+        made = linksums.by_bin(where, linksums.Fields(of_sender, of_receiver, mean))
         constant = made[:, SELF] <= ROUNDING * (mean**2 * square).sum(axis=0)
         total[here], rows[here] = sums.T, np.where(constant[:, None], 0.0, scale * made)
     return Moments(total, rows, uneven)
+
+
+def _observed(where: Links, weights: sparse.csr_matrix, ligands: Float, receptors: Float, types: Float) -> Float:
+    """:func:`products` of pairs, [n_pairs, n_types^2]; where every cell has one type or none, link by link."""
+    n_types = types.shape[1]
+    if not (((types == 0) | (types == 1)).all() and (types.sum(axis=1) <= 1).all()):
+        return np.stack([products(weights, *lr, types).ravel() for lr in zip(ligands.T, receptors.T)])
+    label = np.where(types.any(axis=1), types.argmax(axis=1), -1)
+    found = np.zeros((ligands.shape[1], n_types, n_types))
+    made = linksums.by_label(where, np.ascontiguousarray(ligands), np.ascontiguousarray(receptors), label)
+    found[:, : made.shape[1], : made.shape[2]] = made
+    return found.reshape(len(found), -1)
 
 
 def products(weights: sparse.csr_matrix, ligand: Float, receptor: Float, types: Float) -> Float:
@@ -379,7 +167,7 @@ def by_types(genes: sparse.csc_matrix, pairs: Int, weights: sparse.csr_matrix, x
             here = slice(start, start + BATCH)
             ends = tuple(np.asarray(genes[:, column].toarray(), dtype=np.float64) for column in pairs[here].T)
             first = moments(where, lambda rows: (ends[0][:, rows], ends[1][:, rows]), ends[0].shape[1])  # noqa: B023
-            made = np.stack([products(weights, *lr, types).ravel()[kept] for lr in zip(ends[0].T, ends[1].T)])
+            made = _observed(where, weights, ends[0], ends[1], types)[:, kept]
             found = test(made, first, second, where)
             out[:, here] = made, found.expected, found.zscore, found.pvalue
     return ByTypes(sender[kept], receiver[kept], *out)
