@@ -140,6 +140,44 @@ TABLES: dict[str, tuple[str, str]] = {
         "DLPFC 151673, the same pairs, one thread each, all but `first` warm; the ratio is seconds over those of "
         "smeld's `spatial` without decoys, by wall clock and by processor time.",
     ),
+    "annotate": (
+        "Cell types from a reference",
+        "`sm.tl.annotate` without and with the prior from the graph, beside the nearest centroid and logistic regression. "
+        "Cover: share of cells whose set has the truth, at a nominal .90; set: mean size; unknown: of cells whose type "
+        "was withheld, the share called unknown or given a larger set.",
+    ),
+    "deconvolve": (
+        "Proportions of cell types, hard simulated mixtures",
+        "A dozen types, three pairs of them nearly alike, platform shift of standard deviation 1. Cover: of intervals at "
+        "a nominal .90, where a type is present; zeros held: intervals of absent types that have 0; of NNLS: the error "
+        "as a share of that of non-negative least squares. Peers in environments of their own.",
+    ),
+    "deconvolve_real": (
+        "Proportions of cell types, real cells",
+        "Pooled seqFISH+ cells, six folds; breast tissue, Visium with the Xenium cells under its spots as truth and those "
+        "of the other half as reference. Regression that sees the truth is trained on other spots' true compositions: no "
+        "method without them is expected to do better.",
+    ),
+    "deconvolve_speed": ("Proportions of cell types, speed", "Twenty types, 2,000 genes; two processor cores."),
+    "niche_states": (
+        "Types divided by their surroundings",
+        "Adjusted Rand index of `sm.tl.niche_states` and of expression alone with the simulated states.",
+    ),
+    "niche_nulls": (
+        "Types that are not divided",
+        "Sections whose expression varies smoothly without regard to niches: share of tests that pass.",
+    ),
+    "niche_genes": ("Genes of states", "Genes that differ between states of a type: found and false."),
+    "niche_groups": (
+        "Niches between groups of sections",
+        "Sections a group, change of one niche's share (1: none) and share of runs that pass at .05.",
+    ),
+    "niche_speed": ("Niches, speed", "100,000 cells of twenty types."),
+    "viewer": (
+        "Viewer",
+        "One million cells in headless Chromium; milliseconds from the request to the drawn frame; drawing: what the "
+        "worker itself took.",
+    ),
     "large": (
         "Large sections",
         "The whole main job (`smeld run`: reading to report), or the script said; minutes of wall time and the largest "

@@ -35,6 +35,9 @@ Float = NDArray[np.float64]
 DEPTHS = (200, 600, 2000)
 N_SPOTS, N_GENES, N_TYPES, N_CELLS = 1500, 1000, 12, 200
 N_BOOTSTRAP, LEVEL = 20, 0.9
+#: other methods and their environments
+PEERS = (("Tangram", "tangram"), ("Stereoscope", "scvi"))
+PEER = _measure.HERE / "peers" / "peer_deconvolve.py"
 #: types with less of the section are not judged by themselves
 COMMON = 0.02
 #: folds of pooled spots, and cells that are drawn from each type's profile
@@ -138,9 +141,40 @@ def both(
     seconds = time.perf_counter() - started
     low, high = (_of_all(b, names, truth)[scored] for b in bootstrap(spots, reference, seed))
     rows.append({"method": "NNLS, bootstrap of genes", **scores(known, plain, low, high), "seconds": seconds})
+    for name, env in PEERS:
+        found, row = peer(name, env, spots, reference, seed)
+        if found is not None:
+            row |= scores(known, found.reindex(columns=truth.columns, fill_value=0.0).to_numpy()[scored])
+        rows.insert(-1, {"method": name, **row})
     for row in rows:
+        if "RMSE" not in row:
+            continue
         row["of NNLS"] = row["RMSE"] / rows[-1]["RMSE"]
     return rows
+
+
+def peer(name: str, env: str, spots: Any, reference: Any, seed: int) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+    """Proportions by another method, run in its own environment."""
+    import anndata
+    from peers import _envs
+
+    ready = _envs.ready(env)
+    if ready.python is None:
+        return None, {"note": ready.reason}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{what}.h5ad" for what in ("spots", "reference")]
+        bare = anndata.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
+        bare.write_h5ad(files[0])
+        anndata.AnnData(reference.X, obs=reference.obs[["cell_type"]], var=reference.var[[]]).write_h5ad(files[1])
+        out = Path(folder) / "out.npz"
+        command = [str(ready.python), str(PEER), name.lower(), *map(str, files), str(out), str(seed)]
+        try:
+            _measure.run(command, Path(folder), timeout=1800)
+        except _measure.Failed as error:
+            return None, {"note": f"failed: {error}"}
+        made = np.load(out)
+        share = pd.DataFrame(made["share"], columns=made["types"])
+        return share, {"seconds": float(made["seconds"]), "note": f"version {made['version']}"}
 
 
 def _of_all(values: Float, names: list[str], truth: pd.DataFrame) -> Float:
@@ -291,8 +325,12 @@ def _seen(spots: Any, reference: Any, truth: pd.DataFrame, scored: NDArray[np.bo
 
 def _means(found: list[dict[str, Any]], first: dict[str, Any]) -> list[dict[str, Any]]:
     table = pd.DataFrame(found)
-    means = table.groupby("method", sort=False).mean()
-    return [{**first, "method": name, **row.to_dict()} for name, row in means.iterrows()]
+    groups = table.groupby("method", sort=False)
+    means, notes = groups.mean(numeric_only=True), groups["note"].first() if "note" in table else {}
+    return [
+        {**first, "method": name, **row.dropna().to_dict(), **({"note": notes[name]} if notes.get(name) else {})}
+        for name, row in means.iterrows()
+    ]
 
 
 def measure_speed(sizes: tuple[int, ...] = (100_000,)) -> list[dict[str, Any]]:

@@ -18,7 +18,9 @@ from typing import Any
 import _measure
 import _page
 import across
+import annotate
 import celltype_interactions
+import deconvolve
 import denoise
 import denoise_vae
 import domains
@@ -33,6 +35,7 @@ import lr_real
 import lr_scale
 import main_job
 import matched
+import niches
 import peers
 import platform_pair
 import scale
@@ -45,6 +48,7 @@ import trajectory_scale
 import trajectory_settings
 import transition_genes
 import vae
+import viewer
 from _datasets import REAL
 
 #: what a measure returns: tables by key, each a list of rows
@@ -99,6 +103,13 @@ MEASURES: dict[str, Callable[[Asked], Tables]] = {
     "transition_genes": lambda asked: transition_genes.measure(),
     "trajectory_scale": lambda asked: trajectory_scale.measure(slow=asked.slow),
     "vae": lambda asked: vae.measure(seeds=asked.seeds),
+    "annotate": lambda asked: annotate.measure(seeds=min(5, asked.seeds)),
+    "deconvolve": lambda asked: (
+        deconvolve.measure(seeds=min(3, asked.seeds))
+        | ({"deconvolve_speed": deconvolve.measure_speed((100_000, 1_000_000))} if asked.slow else {})
+    ),
+    "niches": lambda asked: niches.measure(seeds=asked.seeds, slow=asked.slow),
+    "viewer": lambda asked: {"viewer": viewer.measure()},
     "scale": lambda asked: {"scale": scale.measure(slow=asked.slow)},
     "large": lambda asked: {"large": large.measure(slow=asked.slow)},
 }

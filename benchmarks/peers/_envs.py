@@ -42,6 +42,7 @@ ENVS = {
     "spagcn": Env("3.11", ("SpaGCN==1.2.7", TORCH, SCANPY, "setuptools<81")),  # it imports pkg_resources
     "graphst": Env("3.11", ("GraphST==1.1.1", TORCH, SCANPY, "POT", "scikit-misc", "tqdm")),
     "liana": Env("3.11", ("liana==1.10.0", SCANPY)),
+    "tangram": Env("3.11", ("tangram-sc", TORCH, SCANPY)),
     "scvi": Env("3.11", ("scvi-tools==1.4.2", TORCH, SCANPY)),
     # stLearn 1.4.1 asks for Python 3.12 and torch; torch only runs its CNN, which is not measured here
     "stlearn": Env(
