@@ -142,20 +142,20 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "annotate": (
         "Cell types from a reference",
-        "`sm.tl.annotate` without and with the prior from the graph, beside the nearest centroid and logistic regression. "
+        "`sm.tl.annotate` without and with the prior from the graph, beside nearest centroid and logistic regression. "
         "Cover: share of cells whose set has the truth, at a nominal .90; set: mean size; unknown: of cells whose type "
         "was withheld, the share called unknown or given a larger set.",
     ),
     "deconvolve": (
         "Proportions of cell types, hard simulated mixtures",
-        "A dozen types, three pairs of them nearly alike, platform shift of standard deviation 1. Cover: of intervals at "
+        "A dozen types, three pairs of them nearly alike, platform shift of sd 1. Cover: of intervals at "
         "a nominal .90, where a type is present; zeros held: intervals of absent types that have 0; of NNLS: the error "
         "as a share of that of non-negative least squares. Peers in environments of their own.",
     ),
     "deconvolve_real": (
         "Proportions of cell types, real cells",
-        "Pooled seqFISH+ cells, six folds; breast tissue, Visium with the Xenium cells under its spots as truth and those "
-        "of the other half as reference. Regression that sees the truth is trained on other spots' true compositions: no "
+        "Pooled seqFISH+ cells, six folds; breast tissue, Visium with the Xenium cells under its spots as truth, those "
+        "of the other half as reference. Regression that sees the truth learns other spots' true compositions: no "
         "method without them is expected to do better.",
     ),
     "deconvolve_speed": ("Proportions of cell types, speed", "Twenty types, 2,000 genes; two processor cores."),

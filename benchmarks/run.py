@@ -48,8 +48,9 @@ import trajectory_scale
 import trajectory_settings
 import transition_genes
 import vae
-import viewer
 from _datasets import REAL
+
+import viewer
 
 #: what a measure returns: tables by key, each a list of rows
 Tables = dict[str, list[dict[str, Any]]]
