@@ -15,6 +15,8 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 BASE, BLOCK = 50_000, 50_000
+#: values of a block, which is drawn dense
+MOST_VALUES = 25_000_000
 
 
 def write(n_obs: int, n_genes: int, folder: Path, *, mean_counts: float | None = None, seed: int = 0) -> None:
@@ -38,8 +40,9 @@ def write(n_obs: int, n_genes: int, folder: Path, *, mean_counts: float | None =
     symbols = gene_names(n_genes)
     xy, of = np.empty((n_obs, 2)), np.empty(n_obs, dtype=np.int32)
     stored = _Csr(group, n_genes)
-    for start in range(0, n_obs, BLOCK):
-        stop = min(start + BLOCK, n_obs)
+    block = min(BLOCK, MOST_VALUES // n_genes)
+    for start in range(0, n_obs, block):
+        stop = min(start + block, n_obs)
         xy[start:stop] = rng.uniform(0, side, (stop - start, 2))
         of[start:stop] = tree.query(xy[start:stop] / shrink)[1]
         library = rng.lognormal(0.0, 0.4, stop - start)[:, None]

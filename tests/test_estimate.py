@@ -78,12 +78,26 @@ def test_the_stated_error_holds_on_measured_runs(row: Any) -> None:
 
 
 def test_parts_without_an_estimate_are_named() -> None:
-    config = pipeline.configure(path="x", method="vae", interactions=True)
+    config = pipeline.configure(path="x", method="vae", trajectory=True)
     size = Size(1000, 100, 10_000)
     found = _estimate.estimate(size, config)
-    assert found.without == ("method vae", "interactions")
-    assert "without method vae, interactions" in _estimate.sentence(size, found)
+    assert found.without == ("method vae", "trajectory")
+    assert "without method vae, trajectory" in _estimate.sentence(size, found)
     assert _estimate.estimate(size, GOOD).without == ()
+
+
+def test_pairs_that_are_here_count(tmp_path: Path) -> None:
+    """From the head of a file or store as from the section itself; only where they are tested."""
+    adata = smeld.datasets.simulate(80, 12, seed=100, image=False)
+    adata.var_names = ["CXCL12", "CXCR4", "CCL19", "CCR7", *[f"G{i}" for i in range(8)]]
+    smeld.write(adata, tmp_path / "s.h5ad")
+    smeld.write(adata, tmp_path / "s.zarr")
+    tested = [pipeline.configure(path=str(tmp_path / f"s.{kind}"), interactions=True) for kind in ("h5ad", "zarr")]
+    sizes = [_estimate.size_of(config) for config in tested] + [_estimate.size_in_memory(adata, tested[0])]
+    assert len({size.pairs for size in sizes}) == 1 and sizes[0].pairs[:2] == (2, 2)
+    assert _estimate.size_of(pipeline.configure(path=tested[0].path)).pairs == (0, 0, 0)
+    with_pairs, without = (_estimate.estimate(sizes[0], c) for c in (tested[0], GOOD))
+    assert with_pairs.seconds > without.seconds and with_pairs.peak_bytes > without.peak_bytes
 
 
 # -- limits --------------------------------------------------------------------------------------------------

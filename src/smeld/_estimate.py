@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +22,17 @@ EVIDENCE_SPOTS = 20_000
 GENES = 2_000
 #: seconds of one processor core, by term of :func:`terms`; how they were found, and how far they are off: docs/scale.md
 SECONDS: Mapping[str, float] = MappingProxyType(
-    {"one": 18.0, "spots": 1e-4, "looked_at": 5.5e-3, "counts": 1e-7, "evidence": 1.5e-6, "megapixels": 0.05}
+    {
+        **{"one": 18.0, "spots": 1e-4, "looked_at": 5.5e-3, "counts": 1e-7, "evidence": 1.5e-6, "megapixels": 0.05},
+        **{"maps": 1.2e-6, "links": 1.1e-6},
+    }
 )
 #: bytes of resident memory, by term
 BYTES: Mapping[str, float] = MappingProxyType(
-    {"one": 4.0e8, "spots": 1.6e3, "counts": 8.5, "evidence": 49.0, "megapixels": 3e6}
+    {
+        **{"one": 4.0e8, "spots": 1.6e3, "counts": 8.5, "evidence": 49.0, "megapixels": 3e6},
+        **{"receptors": 11.0, "tested": 8.5},
+    }
 )
 #: the same where the counts stay on disk
 BYTES_BACKED: Mapping[str, float] = MappingProxyType({**BYTES, "one": 5.0e8, "counts": 0.0})
@@ -36,18 +43,24 @@ IN_PLACE = (".h5ad", ".zarr")
 #: how far off a measured run may be, as a factor: what was seen, rounded up (docs/scale.md)
 FACTOR_SECONDS, FACTOR_BYTES = 2.2, 1.2
 
+#: maps of receptors and ligands that are turned, and of decoys, of large sections; genes among which decoys are sought,
+#: at most; and pairs of types of cells
+TURNED, DECOYS, DECOY_GENES, OF_TYPES = 128, 200, 3_000, 100
+
 _UNITS = {"": 1, "k": 3, "m": 6, "g": 9, "t": 12}
 _MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?)b?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Size:
-    """Spots, genes, counts that are not zero, and pixels of the image (millions; 0 without one)."""
+    """Spots, genes, counts that are not zero, pixels of the image (millions; 0 without one); and of the
+    ligand-receptor pairs whose genes are here (ligands, receptors, pairs)."""
 
     n_obs: int
     n_genes: int
     nnz: int
     megapixels: float = 0.0
+    pairs: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,22 @@ def terms(size: Size, config: RunConfig) -> dict[str, float]:
         "looked_at": float(looked_at),
         "evidence": float(looked_at * min(size.n_genes, GENES) * config.evidence),
         "megapixels": size.megapixels * (config.encoder != NO_ENCODER),
+        **_of_pairs(size, config),
+    }
+
+
+def _of_pairs(size: Size, config: RunConfig) -> dict[str, float]:
+    """Maps that are transformed (each ligand's and receptor's, those of turned copies and of decoys), fields on links
+    (pairs, and pairs of some ten types), and maps that are kept, each by spot; counts of genes in pairs or decoys."""
+    ligands, receptors, pairs = size.pairs
+    if not (config.interactions and pairs):
+        return {}
+    maps = ligands + receptors + TURNED + min(DECOYS, 2 * pairs)
+    return {
+        "maps": float(size.n_obs * maps),
+        "links": float(size.n_obs * (pairs + OF_TYPES)),
+        "receptors": float(size.n_obs * receptors),
+        "tested": size.nnz * min(1.0, (ligands + receptors + DECOY_GENES) / size.n_genes),
     }
 
 
@@ -111,7 +140,7 @@ def _not_measured(config: RunConfig) -> tuple[str, ...]:
         parts.append(f"method {config.method}")
     if config.encoder not in (NO_ENCODER, "texture"):
         parts.append(f"encoder {config.encoder}")
-    return (*parts, *(name for name in ("interactions", "trajectory") if getattr(config, name)))
+    return (*parts, *(("trajectory",) if config.trajectory else ()))
 
 
 # -- the size of a section -----------------------------------------------------------------------------------
@@ -132,15 +161,37 @@ def size_of(config: RunConfig) -> Size:
     """
     path = Path(config.path)
     if config.region_um is None and path.suffix in IN_PLACE and config.image is None:
-        found = _size_of_h5ad(path) if path.is_file() else _size_of_zarr(path)
+        found = _size_of_file(path, config.interactions)
         if found is not None:
             return found
     options = config.model_dump(include=set(READ))
     adata = _adapt.table(io.read(path, config.platform, **options))
+    return size_in_memory(adata, config)
+
+
+def size_in_memory(adata: Any, config: RunConfig) -> Size:
+    """The size of a section that was read; its counts are gone through if they are on disk."""
     image = _adapt.image(adata)
-    nnz = sum(block.nnz for _, block in _adapt.rows(adata).blocks())
+    nnz = getattr(adata.X, "nnz", None)
+    nnz = sum(block.nnz for _, block in _adapt.rows(adata).blocks()) if nnz is None else int(nnz)
     pixels = 0.0 if image is None else image.shape[0] * image.shape[1] / 1e6
-    return Size(adata.n_obs, adata.n_vars, nnz, pixels)
+    return Size(adata.n_obs, adata.n_vars, nnz, pixels, _pairs(adata.var_names) if config.interactions else (0, 0, 0))
+
+
+def _pairs(names: Any) -> tuple[int, int, int]:
+    """Ligands, receptors and pairs of smeld's own table whose genes are among ``names``."""
+    import pandas as pd
+    from anndata import AnnData
+
+    from smeld.tl import _lr_inputs
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the organism: the run itself says so
+        try:
+            found = _lr_inputs.matched(None, AnnData(var=pd.DataFrame(index=pd.Index(names, dtype=str))), "auto")[2]
+        except _check.InputError:
+            return 0, 0, 0
+    return found["ligand"].nunique(), found["receptor"].nunique(), len(found)
 
 
 #: settings that ``sm.read`` takes
@@ -159,38 +210,39 @@ def shape_of_h5ad(path: Path) -> tuple[int, int]:
 
 
 def _shape(x: Any) -> tuple[int, int]:
-    import h5py
-
-    n_obs, n_genes = x.attrs["shape"] if isinstance(x, h5py.Group) else x.shape
+    n_obs, n_genes = x.attrs.get("shape", getattr(x, "shape", None))
     return int(n_obs), int(n_genes)
 
 
-def _size_of_h5ad(path: Path) -> Size | None:
-    """None where the file is not laid out as usual: reading it will say why."""
-    import h5py
-
+def _size_of_file(path: Path, interactions: bool) -> Size | None:
+    """From the head of a .h5ad or a zarr store. None where it is not laid out as usual: reading it will say why."""
     try:
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             x = file["X"]
             n_obs, n_genes = _shape(x)
-            nnz = int(x["data"].shape[0]) if isinstance(x, h5py.Group) else n_obs * n_genes
-            return Size(n_obs, n_genes, nnz, _megapixels(file))
-    except (OSError, KeyError, ValueError, TypeError):
-        return None
-
-
-def _size_of_zarr(path: Path) -> Size | None:
-    """None where the store is not AnnData's, or not laid out as usual."""
-    import zarr
-
-    try:
-        group = zarr.open_group(str(path), mode="r")
-        x = group["X"]
-        n_obs, n_genes = x.attrs.get("shape", getattr(x, "shape", None))
-        nnz = int(x["data"].shape[0]) if "shape" in x.attrs else int(n_obs) * int(n_genes)
-        return Size(int(n_obs), int(n_genes), nnz, _megapixels(group))
+            nnz = int(x["data"].shape[0]) if "shape" in x.attrs else n_obs * n_genes
+            pairs = _pairs(_names(file["var"])) if interactions else (0, 0, 0)
+            return Size(n_obs, n_genes, nnz, _megapixels(file), pairs)
     except (OSError, KeyError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _opened(path: Path) -> Any:
+    """An h5ad file or a zarr store, to be used with ``with``."""
+    if path.is_file():
+        import h5py
+
+        return h5py.File(path, "r")
+    import zarr
+
+    return nullcontext(zarr.open_group(str(path), mode="r"))
+
+
+def _names(var: Any) -> Any:
+    """The names of a stored table's rows."""
+    from anndata.io import read_elem
+
+    return read_elem(var[str(var.attrs["_index"])])
 
 
 def _megapixels(file: Any) -> float:

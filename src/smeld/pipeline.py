@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smeld import _adapt, _check, _estimate, _keys, _optional, fusion, io, morph, tl
+from smeld._inert import inert
 from smeld._report import report, save_figures
 from smeld._run_config import (
     NO_ENCODER,
@@ -93,8 +94,8 @@ def run(config: RunConfig, out: str | Path, *, backed: bool = False, say: Say = 
 
 def _say_long(adata: AnnData, config: RunConfig, backed: bool, say: Say) -> None:
     """What is to be expected, where the run will be long."""
-    nnz = getattr(adata.X, "nnz", None)
-    size = _estimate.size_of(config) if nnz is None else _estimate.Size(adata.n_obs, adata.n_vars, int(nnz))
+    in_memory = hasattr(adata.X, "nnz")
+    size = _estimate.size_in_memory(adata, config) if in_memory else _estimate.size_of(config)
     expected = _estimate.estimate(size, config, backed=backed)
     if expected.seconds > LONG_SECONDS:
         say(_estimate.sentence(size, expected))
@@ -199,17 +200,10 @@ def result_tables(adata: AnnData) -> dict[str, Any]:
 def safe_csv(table: Any) -> Any:
     """The table with text that a spreadsheet would take for a formula made inert by a leading apostrophe."""
 
-    def inert(value: Any) -> Any:
-        if isinstance(value, str):
-            value = value.replace("\x00", "")
-            if value.startswith(("=", "+", "-", "@", "\t", "\r")):
-                return "'" + value
-        return value
-
     table = table.copy()
     for column in table.columns:
         if table[column].dtype.kind not in "biufc":
-            table[column] = [inert(v) for v in table[column].astype(object)]
+            table[column] = [inert(v) if isinstance(v, str) else v for v in table[column].astype(object)]
     return table
 
 
