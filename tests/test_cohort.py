@@ -186,6 +186,11 @@ def test_what_is_finished_is_not_done_again(sections: Path, tmp_path: Path, caps
     (tmp_path / "out" / "C" / "tables" / "domains.csv").write_text("cut sho")
     assert run("A,s0.h5ad,2", "B,s1.h5ad,3", "C,s2.h5ad,2") == {"A": "now", "B": "before", "C": "now"}
     assert quick == ["s0", "s2"]
+    # annotations were written into the stored section
+    (tmp_path / "out" / "B" / "annotations.geojson").write_text("{}")
+    with (tmp_path / "out" / "B" / "result.h5ad").open("ab") as file:
+        file.write(b"annotated")
+    assert run("A,s0.h5ad,2", "B,s1.h5ad,3") == {"A": "before", "B": "before"} and quick == []
 
 
 def test_other_versions_are_done_again(

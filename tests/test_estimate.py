@@ -88,8 +88,8 @@ def test_parts_without_an_estimate_are_named() -> None:
 
 def test_pairs_that_are_here_count(tmp_path: Path) -> None:
     """From the head of a file or store as from the section itself; only where they are tested."""
-    adata = smeld.datasets.simulate(80, 12, seed=100, image=False)
-    adata.var_names = ["CXCL12", "CXCR4", "CCL19", "CCR7", *[f"G{i}" for i in range(8)]]
+    adata = smeld.datasets.simulate(80, 20, seed=100, image=False)
+    adata.var_names = ["CXCL12", "CXCR4", "CCL19", "CCR7", *[f"G{i}" for i in range(16)]]
     smeld.write(adata, tmp_path / "s.h5ad")
     smeld.write(adata, tmp_path / "s.zarr")
     tested = [pipeline.configure(path=str(tmp_path / f"s.{kind}"), interactions=True) for kind in ("h5ad", "zarr")]

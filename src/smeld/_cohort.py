@@ -67,7 +67,13 @@ def finished(folder: Path, config: pipeline.RunConfig) -> bool:
 
 
 def _whole(folder: Path, results: Mapping[str, str]) -> bool:
-    return all((folder / name).is_file() and file_hash(folder / name) == value for name, value in results.items())
+    """Whether the results are as they were written; annotations (``smeld view --annotate``) are written into the stored
+    section, and are no reason to make it anew."""
+    kept = {pipeline.RESULT} if any(folder.glob("annotations*.geojson")) else set()
+    return all(
+        (folder / name).is_file() and (name in kept or file_hash(folder / name) == value)
+        for name, value in results.items()
+    )
 
 
 def _facts(folder: Path, name: str) -> Outcome:

@@ -189,7 +189,7 @@ def test_samples_of_a_cohort_are_annotated_apart(untouched: Path, tmp_path: Path
     assert put(books, state(), 1)[0] == 200
     assert not (tmp_path / "s1" / "annotations.geojson").exists()
     assert current(opened(tmp_path), 1) == current(books, 1)
-    assert books.close() == ["result.h5ad"]
+    assert books.close() == (["s2/result.h5ad"], {})
     assert (tmp_path / "s1" / "result.h5ad").read_bytes() == untouched.read_bytes()
     assert io.read(tmp_path / "s2" / "result.h5ad", "h5ad").obs["annotation"].notna().sum() == 3
 
@@ -226,8 +226,7 @@ def test_a_failure_leaves_the_old_result(result: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_fold, "_put", broken)
-    with pytest.raises(OSError, match="No space"):
-        books.close()
+    assert books.close() == ([], {"result.h5ad": "No space left on device"})
     assert result.read_bytes() == before
     assert {p.name for p in result.parent.iterdir()} == names, "nothing is left behind"
     monkeypatch.undo()
@@ -251,15 +250,115 @@ def test_another_result_in_its_place_is_not_written_to(result: Path) -> None:
     books = opened(result)
     put(books, state())
     io.write(stored_section.make(image=False, rows=6), result)
-    with pytest.raises(sm.InputError, match="not the file that was opened"):
-        books.close()
+    written, failed = books.close()
+    assert written == [] and "not the file that was opened" in failed["result.h5ad"]
     assert (result.parent / "annotations.geojson").is_file()
 
 
-def test_a_broken_file_beside_the_result_is_said(result: Path) -> None:
-    (result.parent / "annotations.geojson").write_text('{"type": "FeatureCollection"')
-    with pytest.raises(sm.InputError, match="move it away"):
+def test_the_same_cells_in_another_order_are_not_written_to(result: Path) -> None:
+    """As many cells are no proof: the labels would stick to the wrong ones."""
+    books = opened(result)
+    put(books, state())
+    io.write(stored_section.make(image=False)[::-1].copy(), result)
+    before = result.read_bytes()
+    assert "not the file that was opened" in books.close()[1]["result.h5ad"]
+    assert result.read_bytes() == before
+
+
+def test_one_result_that_cannot_be_written_does_not_keep_others_from_it(untouched: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(untouched, tmp_path / name / "result.h5ad")
+    (tmp_path / "summary.csv").write_text("sample\na\nb\n")
+    books = opened(tmp_path)
+    put(books, state(), 0)
+    put(books, state(), 1)
+    (tmp_path / "a" / "result.h5ad").unlink()
+    written, failed = books.close()
+    assert written == ["b/result.h5ad"] and list(failed) == ["a/result.h5ad"]
+
+
+@pytest.mark.parametrize("ending", [".geojson", ".csv"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_beside_the_result_is_not_followed(result: Path, ending: str, there: bool) -> None:
+    """A result from elsewhere could have a file of the user's written over."""
+    mine = result.parent / "mine"
+    mine.mkdir()
+    if there:
+        (mine / "notes").write_text("mine")
+    (result.parent / f"annotations{ending}").symlink_to(mine / "notes")
+    if ending == ".geojson":
+        with pytest.raises(sm.InputError, match="is a link"):
+            opened(result)
+    else:
+        books = opened(result)
+        put(books, state())
+        assert "is a link" in books.close()[1]["result.h5ad"]
+    assert [p.read_text() for p in mine.iterdir()] == ["mine"] * there
+
+
+GOOD_SECTION = {"revision": 1, "categories": [BLUE], "cells": {"tumour": {"runs": [0, 2]}}}
+GOOD_FEATURE = {
+    "type": "Feature",
+    "id": "s1",
+    "geometry": {"type": "Polygon", "coordinates": [[*SQUARE, SQUARE[0]]]},
+    "properties": {"classification": "tumour", "section": "section", "kind": "lasso", "author": "A", "time": "2026"},
+}
+BROKEN: dict[str, Any] = {
+    "a list": [1],
+    "no shapes": {"type": "FeatureCollection", "features": []},
+    "a revision that is no number": {"section": {"revision": "abc"}},
+    "a negative revision": {"section": {"revision": -1}},
+    "cells of no category": {"section": {"cells": {"other": {"runs": [0, 2]}}}},
+    "cells beyond the last": {"section": {"cells": {"tumour": {"runs": [160, 900]}}}},
+    "cells that are a list": {"section": {"cells": [1]}},
+    "half a run": {"section": {"cells": {"tumour": {"runs": [0]}}}},
+    "a colour that is none": {"section": {"categories": [{"name": "tumour", "color": "red;}"}]}},
+    "a shape of no category": {"feature": {"properties": {**GOOD_FEATURE["properties"], "classification": "x"}}},
+    "a kind that is none": {"feature": {"properties": {**GOOD_FEATURE["properties"], "kind": "<b>"}}},
+    "an author of a million letters": {
+        "feature": {"properties": {**GOOD_FEATURE["properties"], "author": "a" * 10**6}}
+    },
+    "a point": {"feature": {"geometry": {"type": "Point", "coordinates": [0, 0]}}},
+    "coordinates beyond": {"feature": {"geometry": {"type": "Polygon", "coordinates": [[[1e300, 0]] * 4]}}},
+    "features that are none": {"features": [3]},
+    "two shapes of one name": {"features": [GOOD_FEATURE, GOOD_FEATURE]},
+}
+
+
+def beside(changed: dict[str, Any], name: str) -> bytes:
+    """The file beside a result, well but for what is changed."""
+    feature = {**GOOD_FEATURE, **changed.get("feature", {})}
+    feature["properties"] = {**feature["properties"], "section": name}
+    facts = {**GOOD_SECTION, **changed.get("section", {})}
+    features = changed.get("features", [feature])
+    for one in features:
+        if isinstance(one, dict):
+            one["properties"]["section"] = name
+    content = {"type": "FeatureCollection", "features": features, "smeld": {"sections": {name: facts}}}
+    return json.dumps(content).encode()
+
+
+def test_a_file_beside_the_result_as_the_next_tests_break_it(result: Path) -> None:
+    (result.parent / "annotations.geojson").write_bytes(beside({}, open_result(result).sections[0].name))
+    found = current(opened(result))
+    assert found["revision"] == 1 and len(found["shapes"]) == 1 and found["shapes"][0]["author"] == "A"
+
+
+@pytest.mark.parametrize("name", [*BROKEN, "half of one"])
+def test_a_broken_file_beside_the_result_is_said(result: Path, name: str) -> None:
+    section, file = open_result(result).sections[0].name, result.parent / "annotations.geojson"
+    if name == "half of one":
+        content = beside({}, section)[:-30]
+    elif {"section", "feature", "features"} & set(BROKEN[name]) and "type" not in BROKEN[name]:
+        content = beside(BROKEN[name], section)
+    else:
+        content = json.dumps(BROKEN[name]).encode()
+    file.write_bytes(content)
+    with pytest.raises(sm.InputError, match="move it away") as said:
         opened(result)
+    assert len(str(said.value)) < 400
+    assert file.read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a b", "ä", "x" * 61, "-_", "a\x00"])
@@ -427,3 +526,31 @@ def test_the_server_saves_and_writes_at_the_end(result: Path) -> None:
         assert client.ask("PUT", f"{path}.json", json.dumps(last).encode()).status == 200
         assert client.ask("GET", "/api/0/xy.bin").body.startswith(b"SMELD"), "the data are served on"
     assert anndata.read_h5ad(result).obs["annotation"].notna().sum() == n + 1
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn", reason="needs smeld[viewer]")
+    path = "/api/0/annotations.json"
+
+    def full(book: _annotations.Book) -> None:
+        raise OSError(28, "No space left on device", "/home/ada/secret")
+
+    with live.running(result.parent, annotate="annotation", author="Ada") as client:
+        assert client.ask("PUT", path, json.dumps(state()).encode()).status == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(_annotations.Book, "save", full)
+            reply = client.ask("PUT", path, json.dumps(state(1, shapes=[])).encode())
+        assert reply.status == 507 and "No space left" in reply.line and "secret" not in reply.line
+        assert client.json(path)["revision"] == 1 and client.json(path)["shapes"]
+        assert client.ask("PUT", path, json.dumps(state(1)).encode()).status == 200, "tried again, it is taken"
+
+
+def test_what_cannot_be_written_at_the_end_is_an_error(result: Path) -> None:
+    pytest.importorskip("uvicorn", reason="needs smeld[viewer]")
+    with (
+        pytest.raises(sm.InputError, match=r"could not be written into the result.*beside the result"),
+        live.running(result.parent, annotate="annotation", author="Ada") as client,
+    ):
+        assert client.ask("PUT", "/api/0/annotations.json", json.dumps(state()).encode()).status == 200
+        io.write(stored_section.make(image=False, rows=6), result)
+    assert (result.parent / "annotations.geojson").is_file()

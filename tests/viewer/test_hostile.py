@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="needs smeld[viewer]")
 import _viewer_live as live
 
 from smeld import io
-from smeld.viewer import _guard, _server
+from smeld.viewer import _guard, _peer, _server
 
 TOKEN = live.TOKEN
 GOOD_STATE = {"revision": 0, "categories": [{"name": "a", "color": "#0072B2"}], "shapes": [], "cells": {}}
@@ -179,6 +179,67 @@ def test_the_printed_address_sets_a_cookie_that_opens_the_page(client: live.Clie
     assert client.ask("GET", "/?token=wrong", cookie=cookie.split(";")[0]).status == 403
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_link_in_another_page_opens_the_viewer(client: live.Client, site: str) -> None:
+    """The cookie would not go along with a redirection there: the page takes the step itself."""
+    reply = client.ask("GET", f"/?token={TOKEN}&renderer=cpu", x_smeld_token=None, sec_fetch_site=site)
+    assert reply.status == 200 and b'content="0;url=/?renderer=cpu"' in reply.body
+    assert TOKEN not in reply.body.decode() and reply.headers["referrer-policy"] == "no-referrer"
+    assert client.ask("GET", "/?token=x", x_smeld_token=None, sec_fetch_site=site).status == 403
+
+
+def test_a_head_has_no_body(client: live.Client) -> None:
+    for path in ("/", STATE, DATA, "/page/app.js"):
+        reply = client.ask("HEAD", path)
+        assert (reply.status, reply.body) == (200, b"")
+        assert client.ask("HEAD", path, x_smeld_token=None).status == 403
+
+
+def test_tokens_are_compared_in_constant_time() -> None:
+    guard = _guard.Guard(None, port=1, token=TOKEN)  # type: ignore[arg-type]
+    assert guard._is_token(TOKEN.encode()) and not guard._is_token(TOKEN.encode() + b"\xff")
+    assert "compare_digest" in guard._is_token.__code__.co_names
+
+
+def test_another_user_is_cut_off_though_the_token_is_right(
+    client: live.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not _peer.TABLES[0].is_file():
+        pytest.skip("this system does not say whose a connection is")
+    with monkeypatch.context() as patch:
+        patch.setattr(_peer, "ANYWAY", ())
+        patch.setattr(_peer.os, "getuid", lambda: 4_000_001)
+        patch.setattr(_peer.os, "geteuid", lambda: 4_000_001)
+        assert client.ask("GET", STATE).status == 0
+    serves(client)
+
+
+PEERS = {
+    "mine": ("0100007F:D431 0100007F:1F90 01", 1000, False),
+    "another's": ("0100007F:D431 0100007F:1F90 01", 1001, True),
+    "root's": ("0100007F:D431 0100007F:1F90 01", 0, False),
+    "closed already": ("0100007F:D431 0100007F:1F90 05", 0, True),
+    "another's, as IPv6": (
+        "0000000000000000FFFF00000100007F:D431 0000000000000000FFFF00000100007F:1F90 01",
+        1001,
+        True,
+    ),
+    "the server's end": ("0100007F:1F90 0100007F:D431 01", 1001, False),
+    "another connection": ("0100007F:D432 0100007F:1F90 01", 1001, False),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_whose_a_connection_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    ends, uid, foreign = PEERS[name]
+    table = tmp_path / "tcp"
+    table.write_text(f"  sl  head\n   0: {ends} 00000000:00000000 00:00000000 00000000  {uid}        0 12345 1\n")
+    monkeypatch.setattr(_peer, "TABLES", (tmp_path / "absent", table))
+    monkeypatch.setattr(_peer.os, "getuid", lambda: 1000, raising=False)
+    monkeypatch.setattr(_peer.os, "geteuid", lambda: 1000, raising=False)
+    assert _peer.is_foreign(("127.0.0.1", 0xD431), ("127.0.0.1", 0x1F90)) is foreign
+
+
 @pytest.mark.parametrize("path", ["/", "/page/app.js", STATE, DATA, "/nothing", f"/?token={TOKEN}", "/?token=x"])
 def test_every_answer_has_safe_headers(client: live.Client, path: str) -> None:
     headers = client.ask("GET", path).headers
@@ -212,6 +273,27 @@ RAW = {
     "chunks that are none": WRITE.encode() + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
     "an unknown encoding": WRITE.encode() + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "endless headers": HEAD.encode() + b"x-a: " + b"a" * 200_000,
+    "HTTP/1.0 without a host": f"GET /api/state.json HTTP/1.0\r\nx-smeld-token: {TOKEN}\r\n\r\n".encode(),
+    "this server's own address as a whole": HEAD.replace("GET /", "GET http://{host}/").encode() + b"\r\n",
+    "a fragment": HEAD.replace("state.json", "state.json#x").encode() + b"\r\n",
+    "the same host twice": HEAD.encode() + b"host: {host}\r\n\r\n",
+    "the token twice": HEAD.encode() + f"x-smeld-token: {TOKEN}\r\n\r\n".encode(),
+    "the cookie twice": HEAD.replace("x-smeld-token: ", "cookie: smeld-{port}=").encode()
+    + f"cookie: smeld-{{port}}={TOKEN}\r\n\r\n".encode(),
+    "letters that are none in the address": HEAD.replace("state", "st\u00e4te").encode("latin-1") + b"\r\n",
+    "letters of another script": HEAD.replace("/api", "/\uff0e\uff0e/api").encode() + b"\r\n",
+    "a slash that is escaped": HEAD.replace("/state", "%2fstate").encode() + b"\r\n",
+    "a slash in too many bytes": HEAD.replace("/state", "%c0%afstate").encode() + b"\r\n",
+    "a tab in the address": HEAD.replace("/state", "/\tstate").encode() + b"\r\n",
+    "null origin": WRITE.replace("origin: http://{host}", "origin: null").encode() + b"content-length: 2\r\n\r\n{}",
+    "an empty origin": WRITE.replace("origin: http://{host}", "origin:").encode() + b"content-length: 2\r\n\r\n{}",
+    "a form": WRITE.replace("origin: http://{host}\r\n", "").encode()
+    + b"content-type: text/plain\r\ncontent-length: 2\r\n\r\n{}",
+    "another method in a header": HEAD.replace("GET /api/state.json", "POST /api/0/annotations.json").encode()
+    + b"x-http-method-override: PUT\r\nconnection: close\r\norigin: http://{host}\r\ncontent-length: 2\r\n\r\n{}",
+    "headers after the chunks": WRITE.encode()
+    + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\norigin: http://evil.example\r\n\r\n",
+    "a chunk of a size beyond all": WRITE.encode() + b"transfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n{}",
     "two origins": WRITE.encode() + b"origin: http://evil.example\r\ncontent-length: 2\r\n\r\n{}",
     "HTTP/0.9": b"GET /api/state.json\r\n\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -222,7 +304,8 @@ RAW = {
 
 @pytest.mark.parametrize("name", RAW)
 def test_what_is_no_proper_request(client: live.Client, name: str) -> None:
-    reply = client.raw(RAW[name].replace(b"{host}", client.host.encode()), timeout=5)
+    sent = RAW[name].replace(b"{host}", client.host.encode()).replace(b"{port}", str(client.port).encode())
+    reply = client.raw(sent, timeout=5)
     assert reply.status == 0 or 400 <= reply.status < 500 or reply.status == 501, reply
     serves(client)
 

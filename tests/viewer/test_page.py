@@ -132,6 +132,35 @@ def test_a_pair_from_two_names_and_from_the_table(page, adata):
     np.testing.assert_allclose(got, adata.obsm["interactions_score"][:, 0].toarray().ravel(), rtol=1e-6)
 
 
+def test_what_is_no_stored_score_is_said(page, adata):
+    note = "document.getElementById('legend-note').textContent"
+    page.evaluate("smeld.paint.set({type: 'pair', ligand: 'g0', receptor: 'g1'})")
+    assert page.evaluate(note) == ""
+    page.evaluate("smeld.paint.set({type: 'pair', ligand: 'g4', receptor: 'g5'})")
+    assert "no test" in page.evaluate(note)
+    page.evaluate("smeld.paint.set({type: 'column', name: 'pseudotime'})")
+    missing = int(adata.obs["pseudotime"].isna().sum())
+    assert page.evaluate(note) == f"{missing} without a value (grey)"
+    assert page.evaluate("document.getElementById('facts').textContent").startswith(f"{adata.n_obs} spots")
+
+
+def test_points_over_tissue_have_a_rim(page):
+    """H&E is pink, and so is a category: without a rim its spots would not be seen."""
+    page.evaluate("smeld.paint.set({type: 'column', name: 'domain'})")
+    ring = """(async (rim) => { const pane = smeld.app.panes[0], scale = 0.4, x = 40, y = 40;
+      const view = {scale, x, y, radius: 9, rim}, [px, py] = [0, 1].map((i) => Math.round(pane.xy[i] * scale + 40));
+      const {pixels} = await smeld.engine.ask({what: "picture", cloud: "0:xy", view, width: 200, height: 160});
+      return [pixels[py * 200 + px], pixels[py * 200 + px + 10], pixels[py * 200 + px + 14]]; })"""
+    middle, edge, outside = page.evaluate(ring + "(2)")
+    assert edge & 0xFFFFFF == 0xFFFFFF and edge >> 24 > 150, "white, all but opaque"
+    assert page.evaluate(ring + "(0)") == [middle, 0, 0] and middle >> 24 == 255 and outside == 0
+    rim = "smeld.app.panes[0].view().rim"
+    assert page.evaluate(rim) > 0
+    page.evaluate("smeld.app.tissue = 0")
+    assert page.evaluate(rim) == 0, "no tissue, no rim"
+    page.evaluate("smeld.app.tissue = 0.85")
+
+
 def test_a_row_of_a_table_shows_its_gene(page):
     page.click("#tab-0")
     page.wait("document.querySelectorAll('#table-rows tr').length > 3")
@@ -193,6 +222,10 @@ def test_arrows_and_outlines_are_drawn(page):
     assert page.evaluate(inked) == 0
     page.click("#links label:first-child input")
     page.wait(f"{inked} > 200")
+    near = page.evaluate(inked)
+    page.evaluate("smeld.app.panes[0].zoom(0.25)")
+    page.wait(f"0 < {inked} && {inked} < {near / 1.5}")  # from afar there are fewer, as large
+    page.evaluate("smeld.app.panes[0].fit()")
     page.click("#links label:first-child input")
     page.wait(f"{inked} === 0")
     page.click("#outlines")
@@ -208,6 +241,14 @@ def test_sections_side_by_side(browser, tmp_path):
         page.wait("smeld.app.active.name === 'B' && smeld.app.panes.filter((p) => p.kind === 'section').length === 1")
         page.click("#sections li:nth-child(1) input")
         page.wait("smeld.app.panes.filter((p) => p.kind === 'section').length === 2")
+        scales = "new Set(smeld.app.panes.filter((p) => p.kind === 'section').map((p) => p.scale)).size"
+        assert page.evaluate(scales) == 1, "sizes can be compared"
+        page.size(1000, 700)
+        page.wait("smeld.app.panes[0].width < 400")
+        page.wait(f"{scales} === 1")
+        page.size(1400, 900)
+        page.wait("smeld.app.panes[0].width > 350")
+        page.wait("document.getElementById('legend-apart').hidden")  # domains of one file are one set
         page.evaluate("smeld.paint.set({type: 'gene', name: 'g2'})")
         both = page.evaluate("smeld.app.shown().map((s) => Math.max(...smeld.paint.values(s).values))")
         assert 0 < page.evaluate("smeld.paint.hi") <= max(both)  # one scale for both

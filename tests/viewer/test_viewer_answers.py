@@ -22,7 +22,7 @@ from scipy import sparse
 import smeld as sm
 import stored_section
 from smeld import _adapt, io
-from smeld.viewer import _stored, _wire
+from smeld.viewer import _stored, _tiles, _wire
 from smeld.viewer._answers import Answers
 from smeld.viewer._source import open_result
 
@@ -121,6 +121,7 @@ def test_positions_and_columns(stored: tuple[anndata.AnnData, Answers]) -> None:
     _, arrays = read(get(answers, "0/xy.bin"))
     assert np.allclose(arrays["values"] + [x0, y0], adata.obsm["spatial_um"], atol=1e-3)
     assert [x1, y1] == adata.obsm["spatial_um"].max(axis=0).tolist()
+    assert said["unit"] == "spot", "the platform counts in spots"
     assert said["n_obs"] == adata.n_obs and said["spot_um"] == stored_section.SPOT_UM and said["default"] == "domain"
     by_name = {c["name"]: (j, c) for j, c in enumerate(said["columns"])}
     assert "barcode" not in by_name, "names of cells are no labels"
@@ -377,3 +378,21 @@ def test_text_of_many_rows_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(_stored, "MOST_TEXT_ROWS", 10)
     fewer = {c["name"] for c in about(Answers(open_result(tmp_path / "result.h5ad")))["columns"]}
     assert names - fewer == {"words"}
+
+
+@pytest.mark.parametrize("path", ["\\\\evil.example\\share\\he.png", "//evil.example/share/he.png"])
+def test_an_image_on_another_machine_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """On some systems asking alone tells the other machine the user's name and a hash of the password."""
+    monkeypatch.setattr(_tiles._image, "is_image", lambda path: pytest.fail("it was looked for"))
+    assert _tiles._of_file({"image_path": path, "um_per_unit": 1.0}, 1.0) is None
+
+
+def test_many_categories_have_colours_that_can_be_seen(tmp_path: Path) -> None:
+    adata = stored_section.make(image=False)
+    adata.obs["many"] = pd.Categorical([f"c{i // 2:03d}" for i in range(adata.n_obs)])
+    adata.obs["flag"] = np.arange(adata.n_obs) % 2 == 0
+    io.write(adata, tmp_path / "many.h5ad")
+    column = next(c for c in about(Answers(open_result(tmp_path / "many.h5ad")))["columns"] if c["name"] == "many")
+    assert len(column["colors"]) == adata.n_obs // 2
+    light = [sum(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in column["colors"]]
+    assert max(light) < 3 * 240, "on a page of #F7F8FA"

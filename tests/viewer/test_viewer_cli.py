@@ -76,7 +76,11 @@ def saved(port: int, token: str) -> _viewer_live.Reply:
         time.sleep(0.05)
 
 
-def test_view_prints_an_address_with_a_token_of_its_own_and_ends_with_ctrl_c(result: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_view_prints_an_address_with_a_token_of_its_own_and_ends_whole(result: Path, how: str) -> None:
+    """Ctrl-C, a system that ends it, a terminal that is closed: what was annotated is in the result."""
+    if not hasattr(signal, how):
+        pytest.skip("this system has no such signal")
     command = [sys.executable, "-m", "smeld.viewer", str(result), "--annotate", "--author", "Ada"]
     environment = {**os.environ, "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
@@ -87,7 +91,7 @@ def test_view_prints_an_address_with_a_token_of_its_own_and_ends_with_ctrl_c(res
         try:
             reply = saved(int(found[1]), found[2])
             assert reply.status == 200, reply
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, how))
             assert process.wait(60) == 0
         finally:
             process.kill()

@@ -108,12 +108,17 @@ class Books:
         if len(self.books) == 1:
             self.books[0].load()
 
-    def close(self) -> list[str]:
-        """Write what changed into the results; their names."""
-        changed = [book for book in self.books if book.changed]
-        for book in changed:
-            book.fold()
-        return [book.path.name for book in changed]
+    def close(self) -> tuple[list[str], dict[str, str]]:
+        """Write what changed into the results: names of those written, and what went wrong with others."""
+        written, failed = [], {}
+        for book in (book for book in self.books if book.changed):
+            name = book.path.name if len(self.books) == 1 else f"{book.path.parent.name}/{book.path.name}"
+            try:
+                book.fold()
+                written.append(name)
+            except (OSError, _check.InputError) as error:  # the others are written
+                failed[name] = str(getattr(error, "strerror", None) or error)
+        return written, failed
 
 
 def _check_column(name: str) -> None:
@@ -142,7 +147,10 @@ class Book:
         """A file beside the result."""
         stem = "annotations" if self.column == "annotation" else f"annotations-{self.column}"
         before = "" if self.path.name == RESULT else f"{self.path.stem}."
-        return self.path.with_name(f"{before}{stem}{ending}")
+        found = self.path.with_name(f"{before}{stem}{ending}")
+        if found.is_symlink():  # a result from elsewhere could have a file of the user's written over
+            raise _check.problem(f"{found.name} is a link", cure="move it away, or put the file itself there")
+        return found
 
     def _stamp(self) -> tuple[int, ...] | None:
         try:
@@ -177,7 +185,7 @@ class Book:
             given = _shapes.parsed(content)
             for name, section in self.sections.items():
                 section.current = _from_geojson(given, name, section.section.n_obs)
-        except (_check.InputError, KeyError, TypeError, AttributeError) as error:
+        except (_check.InputError, KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             name = self.side(".geojson").name
             raise _check.problem(f"{name} cannot be read", found=str(error)[:120], cure="move it away") from error
 
@@ -222,8 +230,9 @@ class Book:
         with self.lock:
             codes, names, colors = self._labels()
             facts = {"geojson": self.as_geojson().decode(), "author": self.author, "time": now(), "column": self.column}
-            _fold.write(self.path, self.column, _fold.Labels(codes, names, colors), KEY, facts)
-            self._write_table(codes, names)
+            cells = _stored.names(self.file.root["obs"])
+            _fold.write(self.path, self.column, _fold.Labels(codes, names, colors, cells), KEY, facts)
+            self._write_table(cells, codes, names)
             self.changed = False
 
     def _labels(self) -> tuple[NDArray[np.int64], list[str], list[str]]:
@@ -242,10 +251,9 @@ class Book:
                     codes[place[rows]] = names.index(category["name"])
         return codes, names, list(colors.values())
 
-    def _write_table(self, codes: NDArray[np.int64], names: list[str]) -> None:
+    def _write_table(self, cells: list[str], codes: NDArray[np.int64], names: list[str]) -> None:
         from smeld.io._safe import replacing
 
-        cells = _stored.names(self.file.root["obs"])
         with replacing(self.side(".csv")) as temporary, temporary.open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines, lineterminator="\n")
             writer.writerow(["cell", self.column])
@@ -257,15 +265,19 @@ def _from_geojson(content: dict[str, Any], name: str, n_obs: int) -> State:
     if facts is None:
         return State()
     categories = _shapes.categories(facts["categories"])
+    known = {c["name"] for c in categories}
     found = []
     for entry in content["features"]:
         about = entry["properties"]
         if about["section"] == name:
             category, _, rings = _shapes.from_geojson(entry)[0]
-            kept = {key: str(about[key]) for key in ("kind", "author", "time")}
+            kept = {key: _shapes.name_of(about[key], f"a shape's {key}") for key in ("kind", "author", "time")}
             found.append({"id": str(entry["id"]), "category": category, "rings_um": rings, **kept})
-    cells = {str(category): rows_of(rows, n_obs) for category, rows in facts["cells"].items()}
-    return State(int(facts["revision"]), categories, found, cells)
+    found = [{**shape, **checked} for shape, checked in zip(found, _shapes.shapes(found, known), strict=True)]
+    if not set(facts["cells"]) <= known:
+        raise _shapes.bad("cells must be those of the categories in the list")
+    cells = {category: rows_of(rows, n_obs) for category, rows in facts["cells"].items()}
+    return State(_shapes.whole(facts["revision"], "the revision"), categories, found, cells)
 
 
 class SectionBook:

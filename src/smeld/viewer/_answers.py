@@ -73,6 +73,7 @@ class View:
         return {
             "name": section.name,
             "n_obs": section.n_obs,
+            "unit": section.unit,
             "n_genes": section.file.genes.n_genes,
             "genes": section.file.genes.n_genes,
             "spot_um": section.spot_um,

@@ -34,6 +34,8 @@ MOST_OF_A_FRAME = 60
 MOST_SCORES, MOST_PAIRS = 20_000_000, 60
 #: first of these, else the first column of labels
 DEFAULTS = (_keys.DOMAIN, _keys.CELL_TYPE, "niche")
+#: colours, after which they come again: still lighter ones could not be seen on a light page
+MOST_COLORS = 48
 #: embeddings come in this order
 EMBEDDINGS = (r"X_umap", r"X_tsne", r"fused_", r"X_pca$", r"X_", r"morph_")
 
@@ -169,7 +171,8 @@ def _colors(section: Section, key: str | None, n: int) -> list[str]:
     stored = [] if node is None or _stored.is_group(node) or node.shape == () else _stored.text(node)
     if len(stored) >= n and all(re.fullmatch(r"#[0-9A-Fa-f]{6}([0-9A-Fa-f]{2})?", c) for c in stored):
         return [c[:7].upper() for c in stored[:n]]
-    return palette(n)
+    colors = palette(min(n, MOST_COLORS))
+    return [colors[i % len(colors)] for i in range(n)]
 
 
 def default(said: list[dict[str, Any]]) -> str | None:

@@ -88,7 +88,8 @@ def contents(
     """(address, bytes) of all that the page will ask for."""
     names = [view.section.name for view in answers.views]
     state = {"ready": True, "static": True, "saying": "", "error": None, "version": __version__, "title": title,
-             "annotate": False, "sections": names, "indexed": 1, **facts}  # fmt: skip
+             "annotate": False, "sections": names, "indexed": 1,
+             "apart": len(answers.result.files) > 1, **facts}  # fmt: skip
     yield "api/state.json", _wire.to_json(state)
     longest = IMAGE_PX_SINGLE if single else IMAGE_PX
     for k, view in enumerate(answers.views):

@@ -18,11 +18,12 @@ from smeld.viewer import _stored
 
 @dataclass(frozen=True)
 class Labels:
-    """Code of every cell (-1 = none), the categories, and their colours."""
+    """Code of every cell (-1 = none), the categories, and their colours; names of the cells."""
 
     codes: NDArray[np.int64]
     names: list[str]
     colors: list[str]
+    cells: list[str]
 
 
 def write(path: Path, column: str, labels: Labels, key: str, facts: Mapping[str, str]) -> None:
@@ -44,8 +45,8 @@ def _change(path: Path, column: str, labels: Labels, key: str, facts: Mapping[st
 
     with h5py.File(path, "r+") as root:
         obs, uns = root["obs"], root["uns"]
-        if _stored.length(obs) != len(labels.codes):
-            raise _changed(path)
+        if _stored.length(obs) != len(labels.codes) or _stored.names(obs) != labels.cells:
+            raise _changed()
         _put(obs, column, labels)
         order = [*(name for name in _stored.columns(obs) if name != column), column]
         obs.attrs["column-order"] = np.asarray(order, dtype=h5py.string_dtype())
@@ -87,10 +88,10 @@ def _marked(node: Any, kind: str, version: str = "0.2.0") -> Any:
     return node
 
 
-def _changed(path: Path) -> _check.InputError:
+def _changed() -> _check.InputError:
     return _check.problem(
-        f"{path.name} is not the file that was opened",
-        found="another number of cells",
+        "the result is not the file that was opened",
+        found="other cells",
         cure="open it again; the annotations lie beside it",
     )
 

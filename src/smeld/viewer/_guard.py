@@ -170,7 +170,12 @@ class Guard:
             renderer = _RENDERER.search(scope["query_string"])
             where = "/" if renderer is None else f"/?renderer={renderer[1].decode()}"
             cookie = f"{self.cookie}={self.token.decode()}; HttpOnly; SameSite=Strict; Path=/"
-            await _plain(send, Refusal(303, "the viewer", {"location": where, "set-cookie": cookie}))
+            from_elsewhere = _one(scope["headers"], b"sec-fetch-site") in (b"cross-site", b"same-site")
+            if from_elsewhere:  # a link in another page, say of a terminal in the browser
+                onward = {"content-type": "text/html; charset=utf-8", "set-cookie": cookie}
+                await _plain(send, Refusal(200, _ONWARD.format(where=where), onward))
+            else:
+                await _plain(send, Refusal(303, "the viewer", {"location": where, "set-cookie": cookie}))
             return
         started = False
 
@@ -223,6 +228,11 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return next_part
 
 
+#: where another page's link led here, the cookie does not go along with a redirection, but with a step of our own
+_ONWARD = (
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={where}">'
+    '<title>smeld</title><a href="{where}">To the viewer</a>'
+)
 _NO_TOKEN = Refusal(403, "open the address that smeld view printed, with its token, in a new tab")
 
 

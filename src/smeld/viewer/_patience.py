@@ -9,7 +9,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from smeld.viewer import _guard
+from smeld.viewer import _guard, _peer
 
 #: seconds between two looks at all connections
 EVERY_S = 0.5
@@ -19,10 +19,13 @@ class Patient(H11Protocol):  # type: ignore[misc,unused-ignore]
     """uvicorn's connection, with the times at which it last made progress."""
 
     def connection_made(self, transport: Any) -> None:
-        """A client has come; of too many the one goes that has been waited for longest."""
+        """A client has come; of too many the one goes that has been waited for longest, and other users go at once."""
         super().connection_made(transport)
         self.since = time.monotonic()  # when it began to be waited for
         self.waiting = 0  # bytes of the answer that are still to go
+        if self.client and self.server and _peer.is_foreign(self.client, self.server):
+            transport.abort()
+            return  # it pushes nobody out
         silent = [c for c in self.connections if isinstance(c, Patient) and c is not self and c.step() != "answer"]
         if len(self.connections) > _guard.MOST_CONNECTIONS and silent:
             min(silent, key=lambda c: c.since).transport.abort()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -128,8 +130,15 @@ class Viewer:
                 file.stop()
         self.socket.close()
         if self.books is not None:
-            for name in self.books.close():
+            written, failed = self.books.close()
+            for name in written:
                 self.say(f"annotations written into {name}")
+            if failed:
+                raise _check.problem(
+                    "annotations could not be written into the result",
+                    found=_check.listed([f"{name}: {why}" for name, why in failed.items()], 3),
+                    cure="mend that, then open it again with --annotate: they lie beside the result",
+                )
 
     def state(self) -> dict[str, Any]:
         """``state.json``."""
@@ -143,13 +152,15 @@ class Viewer:
             "title": self.title,
             "annotate": self.options.annotate is not None,
             "sections": [view.section.name for view in self.answers.views] if ready else [],
+            "apart": len(files) > 1,
             "indexed": files[0].genes.done if len(files) == 1 else float(ready),
         }
 
 
 def _bound(port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # on Windows SO_REUSEADDR would let another program take the port, too
+    made.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
     try:
         made.bind((HOST, port))
     except (OSError, OverflowError) as error:
@@ -202,7 +213,7 @@ def application(viewer: Viewer) -> Any:
         viewer.asked(address)
         return Response(answer.body, media_type=answer.media)
 
-    refused = {_check.InputError: _refused, 404: _missing, 405: _missing}
+    refused = {_check.InputError: _refused, OSError: _failing, 404: _missing, 405: _missing}
     routes = [
         Route("/", index, methods=["GET"]),
         Route("/page/{name}", script, methods=["GET"]),
@@ -222,6 +233,15 @@ def _refused(request: Any, error: Exception) -> Any:
     from starlette.responses import PlainTextResponse
 
     return PlainTextResponse(str(error) + "\n", 400)
+
+
+def _failing(request: Any, error: Exception) -> Any:
+    """A disk that is full or fails: it is said what, without paths."""
+    from starlette.responses import PlainTextResponse
+
+    why = getattr(error, "strerror", None) or type(error).__name__
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return PlainTextResponse(f"the disk does not take or give it: {why}\n", 507 if full else 500)
 
 
 def _missing(request: Any, error: Any) -> Any:
@@ -279,13 +299,25 @@ def _writing(viewer: Viewer) -> list[Any]:
 
 
 def run(viewer: Viewer) -> None:
-    """Serve until the process is told to end (Ctrl-C); then write what is annotated into the result."""
+    """Serve until the process is told to end: Ctrl-C, SIGTERM, or a terminal that is closed; then write what is
+    annotated into the result."""
     server = serve(viewer)
+    _end_alike(server)
     try:
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended
             server.run(sockets=[viewer.socket])
     finally:
         viewer.close()
+
+
+def _end_alike(server: Any) -> None:
+    """Let other ways to end a process end it as Ctrl-C does. uvicorn stops at SIGTERM, and then raises it again."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup is left its way
+        signal.signal(hangup, lambda number, frame: setattr(server, "should_exit", True))
 
 
 def serve(viewer: Viewer) -> Any:

@@ -26,6 +26,8 @@ RESULT = "result.h5ad"
 SUMMARY = "summary.csv"
 #: columns of obs that may name the section of each spot, if nothing is recorded
 BATCH_NAMES = ("section", "library_id", "sample", "batch")
+#: platforms whose rows are spots, beads, bins or regions rather than cells
+OF_SPOTS = ("visium", "visium_hd", "legacy_st", "slideseq", "curio", "dbit", "geomx", "stereoseq", "simulated")
 #: sections of a cohort that are offered
 MOST_SECTIONS = 200
 #: micrometres beyond which a coordinate is none
@@ -228,6 +230,11 @@ class Section:
     def metadata(self) -> dict[str, Any]:
         """smeld's own facts about the section."""
         return _stored.mapping(_stored.at(self.library, "metadata"))
+
+    @property
+    def unit(self) -> str:
+        """What a row is: ``spot`` for platforms that count in places of several cells or of none, else ``cell``."""
+        return "spot" if str(self.metadata.get(_keys.META_PLATFORM)) in OF_SPOTS else "cell"
 
     @cached_property
     def spot_um(self) -> float:

@@ -118,7 +118,8 @@ def _of_file(facts: dict[str, Any], um_per_unit: float) -> _image.Image | None:
     from smeld import _adapt
 
     path = facts.get(_keys.META_IMAGE_PATH)
-    if not path or not _image.is_image(Path(str(path))):
+    elsewhere = str(path).startswith(("\\\\", "//"))  # another machine's: a result must not make this one call it
+    if not path or elsewhere or not _image.is_image(Path(str(path))):
         return None
     return _adapt._image_of_file(Path(str(path)), facts, um_per_unit)
 

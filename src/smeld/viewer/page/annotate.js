@@ -117,14 +117,14 @@
       if (!name && !erase) return smeld.status("Choose a category first");
       if (erase) {
         edit("labels taken off", [[s, { rows, to: 0 }]]);
-        return smeld.status(`${smeld.count(rows.length)} cells without a label`);
+        return smeld.status(`${smeld.many(rows.length)} without a label`);
       }
       const own = named(s, name) || { id: a.next++, name, color: annotate.colour(name) };
-      edit(`${smeld.count(rows.length)} cells as ${name}`, [[s, {
+      edit(`${smeld.many(rows.length)} as ${name}`, [[s, {
         categories: named(s, name) ? a.categories : [...a.categories, own],
         shapes: shape ? [...a.shapes, { id: identity(), category: name, ...shape }] : a.shapes, rows, to: own.id,
       }]]);
-      return smeld.status(`${smeld.count(rows.length)} cells labelled ${name}`);
+      return smeld.status(`${smeld.many(rows.length)} labelled ${name}`);
     },
     /** A shape and the labels it gave, where no other shape of its category gives them. */
     async removeShape(s, shape) {

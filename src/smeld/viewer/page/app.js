@@ -38,6 +38,7 @@
   const arrange = () => {
     const sections = app.shown(), host = $("maps");
     app.panes.forEach((p) => p.close());
+    app.panes = [];
     const columns = Math.ceil(Math.sqrt(sections.length));
     host.style.setProperty("--columns", String(columns));
     host.dataset.many = sections.length > 1 ? "yes" : "no";
@@ -45,6 +46,7 @@
       kind: "section", section: s, cloud: `${s.k}:xy`, xy: s.xy, host, label: smeld.bdi(s.name),
       bounds: [0, 0, s.bounds_um[2] - s.bounds_um[0], s.bounds_um[3] - s.bounds_um[1]],
     }));
+    if (app.panes.length > 1) app.panes.forEach((p) => p.fit(false));
     app.redraw();
     if (app.ready) side(); // the first picture comes before what stands beside it
   };
@@ -78,7 +80,7 @@
   };
   const sectionChanged = () => {
     const s = app.active;
-    $("facts").textContent = `${smeld.count(s.n_obs)} cells \u00b7 ${smeld.count(s.genes ?? s.n_genes)} genes`;
+    $("facts").textContent = `${smeld.many(s.n_obs)} \u00b7 ${smeld.count(s.genes ?? s.n_genes)} genes`;
     $("tissue-line").hidden = !s.image;
     $("outlines-line").hidden = !s.outlines;
     $("links").replaceChildren(...s.links.map((link, j) => el("label", { class: "check" }, checkbox(link.shown, (on) => showLink(s, link, j, on)), smeld.bdi(link.title))));
@@ -135,7 +137,7 @@
       sectionChanged();
       const now = smeld.paint.current, known = now && (now.type !== "column" || app.shown().some((x) => x.columns.some((c) => c.name === now.name)));
       await smeld.paint.set(known ? now : { type: "column", name: s.default || (s.columns[0] || {}).name });
-      smeld.status(`${s.name}: ${smeld.count(s.n_obs)} cells`);
+      smeld.status(`${s.name}: ${smeld.many(s.n_obs)}`);
     } catch (error) {
       smeld.failed(`${s.name} could not be read`, error);
     } finally {

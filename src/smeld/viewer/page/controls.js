@@ -51,7 +51,10 @@
   const layers = () => {
     slider("size", "size", () => app.redraw());
     slider("opacity", "opacity", () => document.documentElement.style.setProperty("--points", String(app.opacity)));
-    slider("tissue", "tissue", () => app.redraw());
+    slider("tissue", "tissue", () => {
+      document.documentElement.style.setProperty("--tissue", String(app.tissue));
+      app.redraw();
+    });
     $("outlines").addEventListener("change", (e) => {
       app.outlines = e.target.checked;
       app.panes.forEach(outlines);
@@ -86,7 +89,7 @@
     if (row < 0 || !section || value === undefined) $("hover").textContent = "";
     else {
       const [x, y] = [s.xy[2 * row] + s.bounds_um[0], s.xy[2 * row + 1] + s.bounds_um[1]];
-      $("hover").replaceChildren(`cell ${smeld.count(row + 1)} \u00b7 ${Math.round(x)}, ${Math.round(y)} \u00b5m \u00b7 `, smeld.bdi(smeld.paint.title(smeld.paint.current)), " ", smeld.el("b", {}, smeld.bdi(value)));
+      $("hover").replaceChildren(`${smeld.unit()} ${smeld.count(row + 1)} \u00b7 ${Math.round(x)}, ${Math.round(y)} \u00b5m \u00b7 `, smeld.bdi(smeld.paint.title(smeld.paint.current)), " ", smeld.el("b", {}, smeld.bdi(value)));
     }
   });
 

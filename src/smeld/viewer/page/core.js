@@ -42,6 +42,9 @@ window.smeld = window.smeld || {};
   smeld.clamp = (x, lo, hi) => Math.min(hi, Math.max(lo, x));
 
   smeld.count = (n) => Number(n).toLocaleString("en");
+  /** What a point is: a spot (of several cells) or a cell. */
+  smeld.unit = () => (smeld.app.active && smeld.app.active.unit) || "cell";
+  smeld.many = (n) => `${smeld.count(n)} ${smeld.unit()}${n === 1 ? "" : "s"}`;
   /** A measured number in at most four figures. */
   smeld.number = (x) => {
     if (x === null || x === undefined || Number.isNaN(x)) return "–";

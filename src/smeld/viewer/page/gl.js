@@ -19,15 +19,17 @@
   // edges are drawn in a second pass, over the cores of all discs
   const FRAGMENT = `#version 300 es
     precision highp float;
-    flat in vec4 colour; uniform float radius; uniform float wide; uniform bool round; uniform bool edges; out vec4 shown;
+    flat in vec4 colour; uniform float radius; uniform float rim; uniform float wide; uniform bool round; uniform bool edges; out vec4 shown;
     void main() {
-      float cover = 1.0;
+      float cover = 1.0, white = 0.0;
       if (round) {
-        cover = clamp(radius + 0.5 - length((gl_PointCoord - 0.5) * wide), 0.0, 1.0);
-        if (edges ? cover <= 0.0 || cover >= 1.0 : cover < 1.0) discard;
+        float away = length((gl_PointCoord - 0.5) * wide);
+        cover = clamp(radius + 0.5 - away, 0.0, 1.0);
+        if (rim > 0.0) white = 0.85 * clamp(radius + rim + 0.5 - away, 0.0, 1.0);
+        if (edges ? max(cover, white) <= 0.0 || cover >= 1.0 : cover < 1.0) discard;
       }
-      float a = colour.a * cover;
-      shown = vec4(colour.rgb * a, a);
+      float a = colour.a * cover, w = edges ? colour.a * white * (1.0 - a) : 0.0;
+      shown = vec4(colour.rgb * a + w, a + w);
     }`;
 
   const program = (gl) => {
@@ -97,7 +99,7 @@
       this.n = xs.length;
     }
 
-    draw({ scale, x, y, radius }) {
+    draw({ scale, x, y, radius, rim = 0 }) {
       const gl = this.gl, { width, height } = this.canvas, d = Math.max(1, Math.round(2 * radius)), round = d > 3;
       gl.viewport(0, 0, width, height);
       gl.clearColor(0, 0, 0, 0);
@@ -108,7 +110,9 @@
       gl.uniform3f(this.at("view"), scale, x + near[0] * scale, y + near[1] * scale);
       gl.uniform2f(this.at("size"), width, height);
       gl.uniform1f(this.at("radius"), radius);
-      gl.uniform1f(this.at("wide"), round ? 2 * Math.ceil(radius + 0.5) + 1 : d);
+      const white = this.n > 60000 ? 0 : rim; // as in the worker
+      gl.uniform1f(this.at("rim"), white);
+      gl.uniform1f(this.at("wide"), round ? 2 * Math.ceil(radius + white + 0.5) + 1 : d);
       gl.uniform1i(this.at("round"), round ? 1 : 0);
       gl.enable(gl.DEPTH_TEST);
       gl.depthFunc(gl.LEQUAL);

@@ -28,6 +28,7 @@
     const focused = document.activeElement && document.activeElement.closest("#legend-list") ? [...$("legend-list").children].indexOf(document.activeElement.closest("li")) : -1;
     const rows = p.categories.map((c) => row(p, c.name, c.colour, c.n));
     if (p.missing) rows.push(row(p, null, smeld.colours.missing(), p.missing));
+    apart(p);
     $("legend-list").replaceChildren(...rows);
     if (focused >= 0 && rows[focused]) rows[focused].firstChild.focus();
     refresh();
@@ -47,7 +48,23 @@
     });
   };
 
+  /** What a scale does not show: cells without a value, and a score that no test stored. */
+  const note = (p) => {
+    const lines = [];
+    if (p.missing) lines.push(`${smeld.count(p.missing)} without a value (grey)`);
+    if (p.made) lines.push("Made here: \u221a(ligand \u00d7 mean receptor of the neighbours). A picture, no test.");
+    $("legend-note").textContent = lines.join(". ");
+    $("legend-note").hidden = !lines.length;
+  };
+
+  /** Domains of sections that were analysed apart have numbers that mean nothing across them. */
+  const apart = (p) => {
+    const { state, active, on } = smeld.app, column = active.columns.find((c) => c.name === p.current.name);
+    $("legend-apart").hidden = !(state.apart && on.size > 1 && p.current.type === "column" && column && column.group === "domains");
+  };
+
   const scale = (p) => {
+    note(p);
     $("scale").style.background = smeld.colours.gradient(smeld.app.palette);
     for (const [id, value] of [["scale-lo", p.lo], ["scale-hi", p.hi]]) if (document.activeElement !== $(id)) $(id).value = String(Number(value.toPrecision(4)));
     $("scale-natural").disabled = p.lo === p.natural[0] && p.hi === p.natural[1];

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const smeld = window.smeld;
+  const SHORTEST = 13; // pixels of an arrow
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const path = (context, pane, points, close) => {
@@ -15,8 +16,8 @@
   };
 
   /** A line that can be seen on light and dark alike. */
-  const haloed = (context, pane, colour, width) => {
-    context.lineWidth = (width + 2) * pane.ratio;
+  const haloed = (context, pane, colour, width, halo = 2) => {
+    context.lineWidth = (width + halo) * pane.ratio;
     context.strokeStyle = style("--halo");
     context.stroke();
     context.lineWidth = width * pane.ratio;
@@ -24,27 +25,44 @@
     context.stroke();
   };
 
+  /** From far away, where arrows would be dots: the strongest of each square, by number; null: all can be seen. */
+  const far = (pane, { from, to, weight }) => {
+    const n = weight.length, lengths = Float64Array.from(weight, (_, i) => Math.hypot(to[2 * i] - from[2 * i], to[2 * i + 1] - from[2 * i + 1])).sort();
+    if (!n || 0.72 * lengths[n >> 1] * pane.scale >= 0.7 * SHORTEST * pane.ratio) return null;
+    const taken = new Set(), kept = new Set(), side = 1.6 * SHORTEST * pane.ratio;
+    for (let i = 0; i < n; i++) { // the strongest come first
+      const [x, y] = pane.toCanvas([(from[2 * i] + to[2 * i]) / 2, (from[2 * i + 1] + to[2 * i + 1]) / 2]), square = `${Math.floor(x / side)} ${Math.floor(y / side)}`;
+      if (!taken.has(square)) {
+        taken.add(square);
+        kept.add(i);
+      }
+    }
+    return kept;
+  };
+
   const arrows = (context, pane, links) => {
-    const { from, to, weight } = links, head = 7 * pane.ratio, aside = 2.5 * pane.ratio;
+    const { from, to, weight } = links, head = 7 * pane.ratio, aside = 2.5 * pane.ratio, ink = style("--ink");
     context.lineCap = "round";
+    const kept = far(pane, links);
     for (let i = weight.length - 1; i >= 0; i--) { // the strongest last
+      if (kept && !kept.has(i)) continue;
       let [ax, ay] = pane.toCanvas([from[2 * i], from[2 * i + 1]]), [bx, by] = pane.toCanvas([to[2 * i], to[2 * i + 1]]);
-      const whole = Math.hypot(bx - ax, by - ay), length = 0.72 * whole;
-      if (length < 3 || Math.max(ax, bx) < 0 || Math.max(ay, by) < 0 || Math.min(ax, bx) > pane.width || Math.min(ay, by) > pane.height) continue;
+      const whole = Math.hypot(bx - ax, by - ay), length = kept ? SHORTEST * pane.ratio : 0.72 * whole;
+      if (whole < 1e-6 || Math.max(ax, bx) < 0 || Math.max(ay, by) < 0 || Math.min(ax, bx) > pane.width || Math.min(ay, by) > pane.height) continue;
       // short of both ends and a little to the right: arrows that meet, and those that go both ways, stay apart
       const ux = (bx - ax) / whole, uy = (by - ay) / whole, h = Math.min(head, length / 2), gap = (whole - length) / 2;
       ax += ux * gap - uy * aside;
       ay += uy * gap + ux * aside;
       bx -= ux * gap + uy * aside;
       by -= uy * gap - ux * aside;
-      context.globalAlpha = 0.45 + 0.55 * weight[i];
+      context.globalAlpha = 0.7 + 0.3 * weight[i];
       context.beginPath();
       context.moveTo(ax, ay);
       context.lineTo(bx, by);
       context.moveTo(bx - h * (ux - 0.5 * uy), by - h * (uy + 0.5 * ux));
       context.lineTo(bx, by);
       context.lineTo(bx - h * (ux + 0.5 * uy), by - h * (uy - 0.5 * ux));
-      haloed(context, pane, style("--ink"), 0.7 + 1.6 * weight[i]);
+      haloed(context, pane, ink, 1 + 1.3 * weight[i], 1.6);
     }
     context.globalAlpha = 1;
   };

@@ -104,6 +104,8 @@
         p.hidden = hidden.get(key) || hidden.set(key, new Set()).get(key);
         p.categories = p.kind === "category" ? merged(real) : [];
         p.missing = real.reduce((sum, v) => sum + (v.missing || 0), 0);
+        p.made = c.type === "pair" && real.some((v) => v.values.stored === false);
+        if (p.kind === "number") p.missing = real.reduce((sum, { values }) => sum + values.reduce((n, v) => n + (v !== v ? 1 : 0), 0), 0);
         if (p.kind === "number") {
           const { lo, hi, sorted } = summary(real);
           Object.assign(p, { natural: [lo, hi], sorted });

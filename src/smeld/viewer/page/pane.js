@@ -8,7 +8,7 @@
     /** kind "section" or "embedding"; xy are the cloud's positions, bounds [x0, y0, x1, y1] in the same units. */
     constructor({ kind, section, cloud, xy, bounds, host, label }) {
       Object.assign(this, { id: `pane${++number}`, kind, section, cloud, xy, bounds, scale: 0, x: 0, y: 0 });
-      this.tissue = smeld.el("canvas", { class: "layer" });
+      this.tissue = smeld.el("canvas", { class: "layer tissue" });
       this.points = smeld.el("canvas", { class: "layer points" });
       this.over = smeld.el("canvas", { class: "layer" });
       this.name = smeld.el("div", { class: "chip name" }, label);
@@ -69,10 +69,18 @@
 
     /* -------------------------------------------------- the view */
 
-    fit(tell = true) {
-      const [x0, y0, x1, y1] = this.bounds, room = 0.94, spot = this.kind === "section" ? this.section.spot_um || 0 : 0;
+    /** The scale at which all of it is seen. */
+    wholeScale() {
+      const [x0, y0, x1, y1] = this.bounds, room = 0.94 * this.ratio, spot = this.kind === "section" ? this.section.spot_um || 0 : 0;
       const w = Math.max(x1 - x0 + spot, 1e-6), h = Math.max(y1 - y0 + spot, 1e-6);
-      this.scale = this.whole = Math.min((this.width * room) / w, (this.height * room) / h);
+      return Math.min((Math.max(1, this.root.clientWidth) * room) / w, (Math.max(1, this.root.clientHeight) * room) / h);
+    }
+
+    /** Show everything; sections side by side at one scale, so that their sizes can be compared. */
+    fit(tell = true) {
+      const [x0, y0, x1, y1] = this.bounds, beside = smeld.app.panes.filter((p) => p.kind === "section");
+      this.whole = this.wholeScale();
+      this.scale = this.kind === "section" ? Math.min(this.whole, ...beside.map((p) => p.wholeScale())) : this.whole;
       this.x = Math.round(this.width / 2 - (this.scale * (x0 + x1)) / 2);
       this.y = Math.round(this.height / 2 - (this.scale * (y0 + y1)) / 2);
       this.fitted = true;
@@ -121,9 +129,10 @@
       });
     }
 
-    /** What a renderer needs to know of the view. */
+    /** What a renderer needs to know of the view; over tissue discs have a rim, for they have its colours, too. */
     view() {
-      return { scale: this.scale, x: this.x, y: this.y, radius: this.radius() };
+      const radius = this.radius(), rim = this.kind === "section" && this.section.image && smeld.app.tissue && radius > 1.9 * this.ratio;
+      return { scale: this.scale, x: this.x, y: this.y, radius, rim: rim ? Math.min(1.4 * this.ratio, 0.45 * radius) : 0 };
     }
 
     draw() {

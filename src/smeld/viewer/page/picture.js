@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const smeld = window.smeld;
-  const SPACE = "http://www.w3.org/2000/svg", MOST_CIRCLES = 50000;
+  const SPACE = "http://www.w3.org/2000/svg", MOST_CIRCLES = 50000, RIM = 0.85;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const pixelsOf = async (pane) => {
@@ -72,6 +72,7 @@
     context.fillRect(0, 0, page.width, page.height);
     for (const { pane, x, y } of page.places) {
       const over = new OffscreenCanvas(pane.width, pane.height);
+      context.globalAlpha = smeld.app.tissue;
       context.drawImage(pane.tissue, x, y);
       context.globalAlpha = smeld.app.opacity;
       context.drawImage(await pixelsOf(pane), x, y);
@@ -110,7 +111,7 @@
       if (paint[j] && x > -r && y > -r && x < pane.width + r && y < pane.height + r) seen.push([x, y, paint[j]]);
       if (seen.length > MOST_CIRCLES) return null;
     }
-    const group = node("g", {});
+    const { rim } = pane.view(), group = node("g", rim ? { stroke: "#fff", "stroke-opacity": RIM, "stroke-width": (2 * rim).toFixed(2), "paint-order": "stroke" } : {});
     for (const [x, y, p] of seen.sort((a, b) => (a[2] & order) - (b[2] & order))) {
       const c = lut[p], alpha = (c >>> 24) / 255, fill = `#${[c & 255, (c >> 8) & 255, (c >> 16) & 255].map((v) => v.toString(16).padStart(2, "0")).join("")}`;
       group.append(node("circle", { cx: x.toFixed(2), cy: y.toFixed(2), r: r.toFixed(2), fill, ...(alpha < 1 ? { "fill-opacity": alpha.toFixed(2) } : {}) }));
@@ -135,7 +136,7 @@
     root.append(node("title", {}, `${smeld.app.state.title}: ${smeld.paint.title(smeld.paint.current)}`), node("rect", { width: page.width, height: page.height, fill: style("--map") }));
     for (const { pane, x, y } of page.places) {
       const clip = node("svg", { x, y, width: pane.width, height: pane.height, viewBox: `0 0 ${pane.width} ${pane.height}` });
-      if (pane.section.image && smeld.app.tissue) clip.append(await image(pane.tissue, {}));
+      if (pane.section.image && smeld.app.tissue) clip.append(await image(pane.tissue, { opacity: smeld.app.tissue }));
       const points = (await circles(pane)) || (await image(await pixelsOf(pane), {}));
       points.setAttribute("opacity", String(smeld.app.opacity));
       const over = new OffscreenCanvas(pane.width, pane.height);

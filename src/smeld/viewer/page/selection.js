@@ -53,7 +53,7 @@
       const before = section.mask || null, after = combined(before, mask, how);
       put(section, after);
       smeld.history.push({ label, back: () => put(section, before), forth: () => put(section, after) });
-      smeld.status(`${smeld.count(smeld.selection.total())} cells selected`);
+      smeld.status(`${smeld.many(smeld.selection.total())} selected`);
     },
     clear() {
       for (const s of smeld.app.sections) if (s.mask) this.set(s, null, "new", "selection dropped");

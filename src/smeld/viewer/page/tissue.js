@@ -80,7 +80,6 @@
       const { image } = pane.section;
       context.clearRect(0, 0, pane.width, pane.height);
       if (!image || smeld.app.tissue === 0) return;
-      context.globalAlpha = smeld.app.tissue;
       const coarsest = image.levels.length - 1, level = levelFor(image, pane);
       wanted = wanted.filter((w) => w.pane !== pane);
       const missing = [];
@@ -89,7 +88,6 @@
         if (l === coarsest) missing.push(...absent);
       }
       missing.push(...drawLevel(pane, context, level));
-      context.globalAlpha = 1;
       wanted.push(...missing);
       fetchNext();
     },

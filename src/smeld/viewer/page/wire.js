@@ -24,8 +24,10 @@
   /** The one array of a file in which every cell has a value: sparse files are filled up with zeros. */
   smeld.dense = (buffer, n) => {
     const file = smeld.unpack(buffer);
-    if (file.header.kind !== "sparse") return file.values || file[file.header.arrays[0].name];
-    const full = new Float32Array(n), { index, values } = file;
+    const sparse = file.header.kind === "sparse", full = sparse ? new Float32Array(n) : file.values || file[file.header.arrays[0].name];
+    full.stored = file.header.stored; // of pairs: false where the score is made on the spot
+    if (!sparse) return full;
+    const { index, values } = file;
     for (let i = 0; i < index.length; i++) full[index[i]] = values[i];
     return full;
   };

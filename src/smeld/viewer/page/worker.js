@@ -11,6 +11,8 @@ const sections = new Map(); // id -> {n, paint, lut, order, version, mask}
 const clouds = new Map(); // id -> {section, xs, ys, rows, start, cells, ...}
 const panes = new Map(); // id -> what is shown where
 const now = () => performance.now();
+/** The rim of discs over tissue: white, all but opaque; drawn for so many discs at most. */
+const RIM = 0xd9ffffff, MOST_RIMS = 60000;
 
 /* ---------------------------------------------------------------- points in a grid */
 
@@ -129,7 +131,7 @@ function resize(p, width, height) {
 /** Draws the points of a pane inside the rectangle [x0, x1) x [y0, y1) of pixels; every `stride`-th point. */
 function raster(p, x0, y0, x1, y1, stride) {
   const d = Math.max(1, Math.round(2 * p.radius)), visible = count(p, x0, y0, x1, y1);
-  if (d > 3 && visible * d * d < 8e6) smooth(p, x0, y0, x1, y1);
+  if (d > 3 && visible * d * d < 8e6) smooth(p, x0, y0, x1, y1, p.cloud.n > MOST_RIMS ? 0 : p.rim || 0);
   else {
     for (let y = y0; y < y1; y++) p.index.fill(0, y * p.width + x0, y * p.width + x1);
     if (d === 1) dots(p, x0, y0, x1, y1, stride);
@@ -145,7 +147,7 @@ const boxOf = (p, x0, y0, x1, y1, margin) => [
 
 function count(p, x0, y0, x1, y1) {
   let total = 0;
-  runs(p.cloud, ...boxOf(p, x0, y0, x1, y1, p.radius + 1), (a, b) => { total += b - a; });
+  runs(p.cloud, ...boxOf(p, x0, y0, x1, y1, p.radius + (p.rim || 0) + 1), (a, b) => { total += b - a; });
   return total;
 }
 
@@ -191,25 +193,27 @@ function blocks(p, x0, y0, x1, y1, stride, d) {
   });
 }
 
-/** Coverage of a disc whose centre lies some eighths of a pixel into its pixel. */
-function stamps(radius) {
-  const h = Math.ceil(radius + 0.5), size = 2 * h + 1, made = [];
+/** Coverage of a disc whose centre lies some eighths of a pixel into its pixel; the square leaves room for a rim. */
+function stamps(radius, rim) {
+  const h = Math.ceil(radius + rim + 0.5), size = 2 * h + 1, made = [];
   for (let sub = 0; sub < 64; sub++) {
-    const cx = h + ((sub & 7) + 0.5) / 8, cy = h + ((sub >> 3) + 0.5) / 8, cover = new Uint8Array(size * size);
+    const cx = h + ((sub & 7) + 0.5) / 8, cy = h + ((sub >> 3) + 0.5) / 8, cover = new Uint8Array(size * size), rims = rim ? new Uint8Array(size * size) : null;
     for (let r = 0; r < size; r++) for (let c = 0; c < size; c++) {
       const away = Math.hypot(c + 0.5 - cx, r + 0.5 - cy);
-      cover[r * size + c] = Math.round(255 * Math.min(1, Math.max(0, radius + 0.5 - away)));
+      cover[r * size + c] = covered(radius + 0.5 - away);
+      if (rim) rims[r * size + c] = covered(radius + rim + 0.5 - away);
     }
-    made.push(cover);
+    made.push({ cover, rims });
   }
-  return { h, size, made, radius };
+  return { h, size, made, radius, rim };
 }
+const covered = (t) => Math.round(255 * Math.min(1, Math.max(0, t)));
 
 /** Points that can be seen, those that lie on top last: sorted by counting, paint has few values. */
 function drawingOrder(p, x0, y0, x1, y1, top) {
   const { paint } = p.cloud, found = [], start = new Uint32Array(1025), numbers = top === 0xffff;
   const key = (v) => (v >>> 15 << 9) | (numbers ? v & 511 : (v >>> 14) & 1);
-  runs(p.cloud, ...boxOf(p, x0, y0, x1, y1, p.radius + 2), (a, b) => {
+  runs(p.cloud, ...boxOf(p, x0, y0, x1, y1, p.radius + (p.rim || 0) + 2), (a, b) => {
     for (let j = a; j < b; j++) if (paint[j]) {
       found.push(j);
       start[key(paint[j]) + 1]++;
@@ -221,18 +225,20 @@ function drawingOrder(p, x0, y0, x1, y1, top) {
   return sorted;
 }
 
-function smooth(p, x0, y0, x1, y1) {
+function smooth(p, x0, y0, x1, y1, rim) {
   const { xs, ys, paint } = p.cloud, { scale, x, y, pixels, width } = p, s = sections.get(p.cloud.section);
   for (let r = y0; r < y1; r++) pixels.fill(0, r * width + x0, r * width + x1);
-  if (!p.stamps || p.stamps.radius !== p.radius) p.stamps = stamps(p.radius);
+  if (!p.stamps || p.stamps.radius !== p.radius || p.stamps.rim !== rim) p.stamps = stamps(p.radius, rim);
   const { h, size, made } = p.stamps;
   for (const j of drawingOrder(p, x0, y0, x1, y1, s.order)) {
     const fx = xs[j] * scale + x, fy = ys[j] * scale + y, ix = Math.floor(fx), iy = Math.floor(fy);
-    const cover = made[((fx - ix) * 8) | (((fy - iy) * 8) << 3)], colour = s.lut[paint[j]];
+    const { cover, rims } = made[((fx - ix) * 8) | (((fy - iy) * 8) << 3)], colour = s.lut[paint[j]];
+    const edge = rims && (((((RIM >>> 24) * (colour >>> 24)) / 255) << 24) | (RIM & 0xffffff)) >>> 0; // faint where the disc is
     const left = ix - h, up = iy - h, c0 = Math.max(0, x0 - left), c1 = Math.min(size, x1 - left);
     for (let r = Math.max(0, y0 - up), e = Math.min(size, y1 - up); r < e; r++) {
       for (let c = c0, q = (up + r) * width + left + c0; c < c1; c++, q++) {
         const part = cover[r * size + c];
+        if (rims && part < 255 && rims[r * size + c]) pixels[q] = over(edge, rims[r * size + c], pixels[q]);
         if (part) pixels[q] = part === 255 && colour >>> 24 === 255 ? colour : over(colour, part, pixels[q]);
       }
     }
@@ -267,7 +273,7 @@ function draw(p) {
   const started = now(), view = p.wanted, was = p.shown;
   p.wanted = null;
   gather(p.cloud, s);
-  const same = was && was.scale === view.scale && was.radius === view.radius && was.version === s.version && was.cloud === p.cloud;
+  const same = was && was.scale === view.scale && was.radius === view.radius && was.rim === view.rim && was.version === s.version && was.cloud === p.cloud;
   let dx = 0, dy = 0;
   if (same) {
     dx = Math.round(view.x - was.x);
@@ -285,7 +291,7 @@ function draw(p) {
   p.context.putImageData(p.image, 0, 0);
   const ms = now() - started;
   if (!shift) p.rate = ms / Math.max(1, count(p, 0, 0, p.width, p.height) / stride);
-  p.shown = { scale: p.scale, radius: p.radius, x: p.x, y: p.y, version: s.version, cloud: p.cloud, stride };
+  p.shown = { scale: p.scale, radius: p.radius, rim: p.rim, x: p.x, y: p.y, version: s.version, cloud: p.cloud, stride };
   postMessage({ what: "drawn", pane: p.id, ms, kind: shift ? "pan" : stride > 1 ? "rough" : "full", asked: view.asked });
   clearTimeout(p.idle);
   if (stride > 1) p.idle = setTimeout(() => refine(p), 120);
@@ -297,7 +303,7 @@ function refine(p) {
   schedule();
 }
 
-const viewOf = (p) => ({ scale: p.scale, radius: p.radius, x: p.x, y: p.y, moving: false, asked: 0 });
+const viewOf = (p) => ({ scale: p.scale, radius: p.radius, rim: p.rim, x: p.x, y: p.y, moving: false, asked: 0 });
 
 /** While moving, only as many points as can be drawn in 12 ms at the speed of the last frame. */
 function strideFor(p) {
