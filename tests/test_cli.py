@@ -44,7 +44,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_commands() -> None:
     assert names_of_commands() == [
-        *("calibrate", "demo", "encoders", "interactions", "replay", "report", "run", "trajectory"),
+        *("annotate", "calibrate", "deconvolve", "demo", "encoders", "export", "interactions", "replay", "report"),
+        *("run", "trajectory", "view"),
     ]
 
 

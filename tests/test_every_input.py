@@ -82,7 +82,7 @@ PLOTS: dict[str, Callable[[Any], Any]] = {
 }
 #: what takes data and is tested elsewhere: files, the report, another package's object, what needs a reference or types
 ELSEWHERE = {
-    "write", "report", "cellrank_kernel", "annotate", "deconvolve", "niches", "niche_states", "compare_niches",
+    "write", "report", "view", "cellrank_kernel", "annotate", "deconvolve", "niches", "niche_states", "compare_niches",
     "niche_heatmap", "proportions",
 }  # fmt: skip
 
