@@ -117,10 +117,11 @@ def test_markers_in_either_form(cells: Path, tmp_path: Path) -> None:
 def test_deconvolve_writes_what_the_task_finds_on_a_section(spots: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     options = ["--reference", spots / "reference.h5ad", "--reach", 0, "--niches", "--n-niches", 2]
+    options += ["--composition", "reference"]
     called = call("deconvolve", spots / "section.h5ad", "--out", out, *options)
     assert called.exit_code == 0, called.exception
     adata = sm.read(spots / "section.h5ad")
-    found = sm.tl.deconvolve(adata, ad.read_h5ad(spots / "reference.h5ad"), reach=0)
+    found = sm.tl.deconvolve(adata, ad.read_h5ad(spots / "reference.h5ad"), reach=0, composition="reference")
     for suffix, frame in (("", found.proportions), ("_low", found.low), ("_absent", found.absent)):
         table = pd.read_csv(out / "tables" / f"cell_type_proportions{suffix}.csv", index_col=0)
         assert list(table.index) == list(adata.obs_names)
@@ -235,4 +236,5 @@ def test_options_are_settings(command, settings, task, own: set[str]) -> None:
     for name, parameter in options.items():
         assert name == "reference" or parameter.default == fields[name].default
     assert set(fields) - own - {"n_niches"} <= set(inspect.signature(task).parameters)
+    assert set(inspect.signature(task).parameters) - set(fields) == {"data", "key_added"}, "all can be asked for"
     assert "n_niches" in inspect.signature(sm.tl.niches).parameters

@@ -78,6 +78,10 @@ def deconvolve_command(
     layer: Layer = None,
     reference_layer: ReferenceLayer = None,
     of: Annotated[str, typer.Option(help="Shares of cells, or of counts.")] = "cells",
+    composition: Annotated[
+        str,
+        typer.Option(help="The section's mean: estimate, or reference where its cells are those of the same tissue."),
+    ] = "estimate",
     n_cells: Annotated[
         str | None, typer.Option(help="Column of obs with the number of cells of each spot; estimated if not given.")
     ] = None,
@@ -102,6 +106,7 @@ def deconvolve_command(
         layer=layer,
         reference_layer=reference_layer,
         of=of,
+        composition=composition,
         n_cells=n_cells,
         reach=reach,
         level=level,

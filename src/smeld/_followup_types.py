@@ -57,6 +57,7 @@ class DeconvolveSettings:
     layer: str | None = None
     reference_layer: str | None = None
     of: str = "cells"
+    composition: str = "estimate"
     n_cells: str | None = None
     reach: int | None = None
     level: float = 0.9
@@ -110,6 +111,7 @@ def deconvolve(result: Path, out: Path, settings: DeconvolveSettings, *, say: Sa
             layer=settings.layer,
             reference_layer=settings.reference_layer,
             of=settings.of,  # type: ignore[arg-type]  # checked there
+            composition=settings.composition,  # type: ignore[arg-type]  # checked there
             n_cells=settings.n_cells,
             reach=settings.reach,
             level=settings.level,
