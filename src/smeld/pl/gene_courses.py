@@ -15,7 +15,7 @@ from scipy import sparse
 from smeld import _adapt, _backed, _check, _keys
 from smeld.kernels._threads import one_thread
 from smeld.kernels.expression import log_normalise
-from smeld.pl import _canvas, _colors, _places, trajectory_maps
+from smeld.pl import _canvas, _colors, _panels, _places, trajectory_maps
 from smeld.pl._text import shown
 from smeld.pl.trajectory_tree import stored_tree
 
@@ -93,7 +93,8 @@ def gene_courses(
     lines = _lines(table, key, path, branch)
     values, label = _values(table, names, layer)
     with _canvas.style():
-        panels = _panels(axes, len(names))
+        size, shape = courses_layout(len(names))
+        panels = _panels.panels(axes, len(names), "gene_courses", size=size, shape=shape)
         for color, (said, chosen) in zip(_colors.palette(len(lines)), lines.items()):
             grid, mean, error = courses(table, key, values, chosen, n_bins)
             for ax, m, e in zip(panels, mean.T, error.T):
@@ -339,18 +340,6 @@ def _first(table: AnnData, names: list[str]) -> NDArray[np.intp]:
 
 
 # ------------------------------------------------------------------------------------------------- panels
-
-
-def _panels(axes: Any, n: int) -> NDArray[Any]:
-    if axes is not None:
-        return trajectory_maps.checked(axes, n, "gene_courses")
-    from matplotlib import pyplot as plt
-
-    size, shape = courses_layout(n)
-    _, made = plt.subplots(*shape, figsize=size, layout="compressed", squeeze=False)
-    for ax in made.ravel()[n:]:
-        ax.remove()
-    return np.asarray(made.ravel()[:n], dtype=object)
 
 
 def courses_layout(n: int) -> tuple[tuple[float, float], tuple[int, int]]:
