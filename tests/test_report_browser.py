@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import chrome_pipe
 import smeld as sm
 import stored_section
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 #: what the log says of requests that no page made
 OWN = "not an origin"
 #: written into a copy of the page, which alone may run it: measures the figures, finding in title
@@ -28,9 +27,9 @@ PROBE = """<script nonce="probe">addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    found = chrome_pipe.find_browser()
     if found is None:
-        pytest.skip(f"no browser is installed ({', '.join(BROWSERS)})")
+        pytest.skip(f"no browser is installed ({', '.join(chrome_pipe.BROWSERS)})")
     return found
 
 
@@ -39,14 +38,7 @@ def opened(browser: str, page: Path, folder: Path, width: int = 1200) -> tuple[s
     net = folder / "net.json"
     command = [
         browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        "--no-default-browser-check",
+        *chrome_pipe.QUIET,
         f"--user-data-dir={folder / 'profile'}",
         "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever asks, nothing leaves this machine
         f"--log-net-log={net}",
