@@ -42,6 +42,8 @@ def view_command(
     if browser:
         _open(viewer.address)
     _server.run(viewer)
+    if viewer.error is not None:  # it was said when it happened
+        raise typer.Exit(2)
 
 
 def _open(address: str) -> None:

@@ -98,3 +98,14 @@ def test_view_prints_an_address_with_a_token_of_its_own_and_ends_whole(result: P
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
     assert anndata.read_h5ad(result / "result.h5ad").obs["annotation"].iloc[0] == "a"
+
+
+def test_a_result_that_could_not_be_opened_is_exit_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page says what is wrong with it for as long as the viewer runs; its end is no success."""
+    from smeld.viewer import _server
+
+    (tmp_path / "cut.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    monkeypatch.setattr(_server, "run", lambda viewer: viewer.read())
+    with pytest.raises(typer.Exit) as ended:
+        _cli_view.view_command(tmp_path / "cut.h5ad", browser=False, quiet=True)
+    assert ended.value.exit_code == 2
