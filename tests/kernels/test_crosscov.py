@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld.kernels import crosscov
+from smeld.kernels import crosscov, nearpairs
 from smooth_section import averages, plain_test, positions, row, smooth_fields
 
 Float = NDArray[np.float64]
@@ -46,8 +46,8 @@ def _bins_written_out(xy: Float, where: crosscov.Lags, part: NDArray[np.intp] | 
     row, column = where.pixel // where.shape[1], where.pixel % where.shape[1]
     label = np.rint(np.hypot(row[:, None] - row, column[:, None] - column)).astype(int)
     exact = np.linalg.norm(xy[:, None] - xy[None], axis=-1) / crosscov.spacing(xy)
-    near = exact < crosscov.NEAR
-    label[near] = 1000 + np.rint(exact[near] * crosscov.PER_SPACING).astype(int)
+    near = exact < nearpairs.NEAR
+    label[near] = 1000 + np.rint(exact[near] * nearpairs.PER_SPACING).astype(int)
     if part is not None:
         label += 10_000 * np.where(part[:, None] == part, part[:, None] + 1, 0)
     return label

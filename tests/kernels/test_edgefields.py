@@ -306,6 +306,6 @@ def test_by_label_is_the_product_of_matrices() -> None:
     types = (label[:, None] == np.arange(3)).astype(float)
     sent, received = rng.poisson(1.0, (2, 144, 4)).astype(float)
     where = linksums.links(weights, xy)
-    found = edgefields._observed(where, weights, sent, received, types)
+    found = edgefields._observed(where, weights, sent, received, types, label)
     expected = [edgefields.products(weights, *lr, types).ravel() for lr in zip(sent.T, received.T)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)

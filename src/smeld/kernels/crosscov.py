@@ -15,20 +15,18 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 from scipy import fft, sparse, stats
 from scipy.spatial import cKDTree
 
-from smeld.kernels import _backend
+from smeld.kernels import _backend, nearpairs
 from smeld.kernels._threads import alone, one_thread, workers
+from smeld.kernels.nearpairs import N_FINE, Near
 
 Float = NDArray[np.float64]
 T = TypeVar("T")
 
-#: pairs nearer than this, in spacings, have bins of their own, so many a spacing, where a spot has at most so many
-NEAR, PER_SPACING, MOST_NEAR = 2.5, 4, 100
-N_FINE = int(NEAR * PER_SPACING) + 1
 #: spots beyond which rasters are of single precision; and values, and products, for which threads are started
 LARGE, WORTH_SHARES, WORTH_THREADS = 2000, 200_000, 2_000_000
 #: genes that are transformed together
@@ -42,20 +40,18 @@ class Lags:
     """The distance bins of one section.
 
     ``pixel`` int [n_obs] the flat pixel of each spot on a raster of ``shape``, padded so that nothing wraps around;
-    ``order`` int [n_obs] the spots by pixel; ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] the ordered
+    ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] the ordered
     pairs of different spots by bin, the first bin those within a pixel, 0 in bins that do not count; ``n_obs`` spots.
-    ``near`` int [n_near, 4] are pairs (i, j, bin, bin on the raster), i < j, whose bins are finer than a pixel:
-    correlograms are steep there; i and j count along ``order``. With ``part`` (int [n_obs] from 0 on), pairs across
-    parts and pairs within each part have bins of their own, one such set after the other.
+    ``near`` are pairs whose bins are finer than a pixel: correlograms are steep there. With ``part`` (int [n_obs] from
+    0 on), pairs across parts and pairs within each part have bins of their own, one such set after the other.
     """
 
     pixel: NDArray[np.intp]
-    order: NDArray[np.intp]
     shape: tuple[int, int]
     bin: NDArray[np.intp]
     n_pairs: Float
     n_obs: int
-    near: NDArray[np.intp]
+    near: Near
     part: NDArray[np.intp] | None = None
 
 
@@ -80,10 +76,8 @@ def lags(xy_um: Float, part: NDArray[np.intp] | None = None, *, half: bool = Fal
     far = (lag[0] > reach[0])[:, None] | (lag[1] > reach[1])[None, :]
     beyond = int(bins[~far].max()) + 1
     bins[far] = beyond
-    n_bins = int(bins.max()) + 1
-    order = np.argsort(pixel, kind="stable")
-    near_pairs = _near(at[order], near[order] / pixel_um, n_bins)
-    made = Lags(pixel, order, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), near_pairs)
+    pairs = nearpairs.near(at, near / pixel_um)
+    made = Lags(pixel, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), pairs)
     made = replace(made, n_pairs=_counted(made))
     if far.any():
         made.n_pairs[beyond] = 0.0
@@ -94,11 +88,7 @@ def apart(made: Lags, part: NDArray[np.intp] | None) -> Lags:
     """The same bins for pairs across ``part`` (int [n_obs] from 0 on) and within each; the same where it is None."""
     if part is None:
         return made
-    n_bins = int(made.bin.max()) + 1 + N_FINE
-    first, second = (part[made.order][made.near[:, k]] for k in (0, 1))
-    shift = (np.where(first == second, first + 1, 0) * n_bins).astype(np.intp)
-    near = np.ascontiguousarray(made.near + np.stack([0 * shift, 0 * shift, shift, shift], axis=1))
-    divided = replace(made, near=near, part=part)
+    divided = replace(made, near=nearpairs.divided(made.near, part), part=part)
     counts = np.tile(made.n_pairs > 0, int(part.max()) + 2)
     return replace(divided, n_pairs=_counted(divided) * counts)
 
@@ -107,12 +97,7 @@ def among(made: Lags, rows: NDArray[np.intp]) -> Lags:
     """The bins of some spots (numbers that rise) of a section without parts, on the raster of all."""
     inside = np.zeros(made.n_obs, dtype=bool)
     inside[rows] = True
-    new, along = np.cumsum(inside) - 1, inside[made.order]
-    place = np.cumsum(along) - 1
-    near = made.near[along[made.near[:, 0]] & along[made.near[:, 1]]]
-    near = np.column_stack([place[near[:, :2]], near[:, 2:]])
-    order = new[made.order[along]]
-    found = replace(made, pixel=made.pixel[rows], order=order, near=np.ascontiguousarray(near), n_obs=len(rows))
+    found = replace(made, pixel=made.pixel[rows], near=nearpairs.among(made.near, inside), n_obs=len(rows))
     return replace(found, n_pairs=_counted(found) * (made.n_pairs > 0))
 
 
@@ -121,39 +106,10 @@ def _counted(made: Lags) -> Float:
     return np.asarray(np.maximum(np.rint(_products(made, [np.ones((1, made.n_obs))], [(0, 0)])[0, 0]), 0.0))
 
 
-def _near(at: NDArray[np.intp], xy: Float, n_bins: int) -> NDArray[np.intp]:
-    """Pairs of spots less than ``NEAR`` spacings apart, positions ``xy`` and pixels ``at`` [n_obs, 2] in spacings."""
-    tree = cKDTree(xy)
-    if tree.count_neighbors(tree, NEAR) > MOST_NEAR * len(xy):
-        return np.zeros((0, 4), dtype=np.intp)
-    i, j = np.ascontiguousarray(tree.query_pairs(NEAR, output_type="ndarray").T)
-    fine = np.minimum(np.rint(np.hypot(*(xy[i] - xy[j]).T) * PER_SPACING), NEAR * PER_SPACING).astype(np.intp)
-    coarse = np.rint(np.hypot(*(at[i] - at[j]).T)).astype(np.intp)
-    pairs = np.stack([i, j, n_bins + fine, coarse], axis=1)
-    return np.ascontiguousarray(pairs[np.lexsort((j, i))])
-
-
-def _moved(near: NDArray[np.intp], fields: Float, wanted: NDArray[np.intp], sums: Float) -> None:
-    for field in prange(fields.shape[1]):
-        for k in range(len(near)):
-            i, j = near[k, 0], near[k, 1]
-            for w in range(len(wanted)):
-                a, b = wanted[w, 0], wanted[w, 1]
-                product = fields[a, field, i] * fields[b, field, j] + fields[b, field, i] * fields[a, field, j]
-                sums[field, w, near[k, 2]] += product
-                sums[field, w, near[k, 3]] -= product
-
-
-#: each field is done by one thread; for few products the threads cost more than they save
-_moved_by_one = njit(cache=True, nogil=True)(_moved)
-_moved_by_all = njit(cache=True, parallel=True)(_moved)
-
-
 def _move_near(where: Lags, fields: list[Float], wanted: list[tuple[int, int]], sums: Float) -> None:
     """Takes products of near pairs out of their bins on the raster and puts them into their own, field by field."""
-    move = _moved_by_all if len(where.near) * len(fields[0]) > WORTH_THREADS and workers() > 1 else _moved_by_one
-    # spots by pixel, so that those of a pair lie near in memory, too
-    move(where.near, np.stack([f[:, where.order] for f in fields]), np.array(wanted, dtype=np.intp), sums)
+    many = len(where.near) * len(fields[0]) > WORTH_THREADS and workers() > 1
+    nearpairs.move(where.near, int(where.bin.max()) + 1, fields, wanted, sums, many)
 
 
 def spacing(xy_um: Float) -> float:

@@ -31,14 +31,14 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 from threadpoolctl import threadpool_limits
 
-from smeld.kernels import linksums
+from smeld.kernels import linkclasses, linksums
 from smeld.kernels.linksums import SELF, Links, links
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
 #: fields that are looked at together
-BATCH = 16
+BATCH = 32
 #: a variance below this share of the squared mean is that of a field that does not vary
 ROUNDING = 1e-20
 #: what clusters of links add to the unevenness of fields: that of exponential sizes, 3! 1! / 2!^2
@@ -61,28 +61,56 @@ def moments(where: Links, ends: Callable[[slice], tuple[Float, Float]], n_fields
 
     What cells have is held in blocks, what links have not at all.
     """
-    n_bins = len(where.n_pairs)
-    scale = np.divide(1.0, np.sqrt(where.n_pairs), out=np.zeros(n_bins), where=where.n_pairs > 0)
-    weight, square = (np.bincount(where.loop, w, 2)[:, None] for w in (where.weight, where.weight**2))
-    total, rows, uneven = np.zeros((n_fields, 2)), np.zeros((n_fields, n_bins)), np.ones(n_fields)
+    total, rows, uneven = np.zeros((n_fields, 2)), np.zeros((n_fields, len(where.n_pairs))), np.ones(n_fields)
     for start in range(0, n_fields, BATCH):
         here = slice(start, min(start + BATCH, n_fields))
         of_sender, of_receiver = (np.ascontiguousarray(end) for end in ends(here))
         sums, power = linksums.sums_and_powers(where, of_sender, of_receiver)
         uneven[here] = np.divide(power[2] * power[0], power[1] ** 2, out=np.ones(len(power[1])), where=power[1] > 0)
-        mean = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
+        mean = _mean(where, sums)
         made = linksums.by_bin(where, linksums.Fields(of_sender, of_receiver, mean))
-        constant = made[:, SELF] <= ROUNDING * (mean**2 * square).sum(axis=0)
-        total[here], rows[here] = sums.T, np.where(constant[:, None], 0.0, scale * made)
+        total[here], rows[here] = sums.T, _rows(where, made, mean)
     return Moments(total, rows, uneven)
 
 
-def _observed(where: Links, weights: sparse.csr_matrix, ligands: Float, receptors: Float, types: Float) -> Float:
+def _mean(where: Links, sums: Float) -> Float:
+    """Of fields by stratum, from weighted sums [2, n]."""
+    weight = np.bincount(where.loop, where.weight, 2)[:, None]
+    return np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
+
+
+def _rows(where: Links, made: Float, mean: Float) -> Float:
+    """Sums of products by bin, [n, n_bins], over the root of the number of pairs; 0 for fields that do not vary."""
+    scale = np.divide(1.0, np.sqrt(where.n_pairs), out=np.zeros(len(where.n_pairs)), where=where.n_pairs > 0)
+    square = np.bincount(where.loop, where.weight**2, 2)[:, None]
+    constant = made[:, SELF] <= ROUNDING * (mean**2 * square).sum(axis=0)
+    return np.where(constant[:, None], 0.0, scale * made)
+
+
+def _of_labels(where: Links, label: Int, n_types: int) -> Moments:
+    """:func:`moments` of all ordered pairs of types where every cell has one ``label``, or none (-1)."""
+    a, b = label[where.sender], label[where.receiver]
+    of_link = np.where((a >= 0) & (b >= 0), a * n_types + b, -1)
+    sums = linkclasses.totals(where, of_link, n_types**2)
+    mean = _mean(where, sums)
+    made = linkclasses.by_bin(where, linkclasses.Classes(of_link, mean))
+    return Moments(sums.T, _rows(where, made, mean), np.ones(n_types**2))  # a field of 0 and 1 is even
+
+
+def _labels(types: Float) -> Int | None:
+    """The one type of every cell, -1 for none; None where cells are of several in part."""
+    if not (((types == 0) | (types == 1)).all() and (types.sum(axis=1) <= 1).all()):
+        return None
+    return np.where(types.any(axis=1), types.argmax(axis=1), -1)
+
+
+def _observed(
+    where: Links, weights: sparse.csr_matrix, ligands: Float, receptors: Float, types: Float, label: Int | None
+) -> Float:
     """:func:`products` of pairs, [n_pairs, n_types^2]; where every cell has one type or none, link by link."""
     n_types = types.shape[1]
-    if not (((types == 0) | (types == 1)).all() and (types.sum(axis=1) <= 1).all()):
+    if label is None:
         return np.stack([products(weights, *lr, types).ravel() for lr in zip(ligands.T, receptors.T)])
-    label = np.where(types.any(axis=1), types.argmax(axis=1), -1)
     found = np.zeros((ligands.shape[1], n_types, n_types))
     made = linksums.by_label(where, np.ascontiguousarray(ligands), np.ascontiguousarray(receptors), label)
     found[:, : made.shape[1], : made.shape[2]] = made
@@ -156,9 +184,12 @@ class ByTypes:
 def by_types(genes: sparse.csc_matrix, pairs: Int, weights: sparse.csr_matrix, xy_um: Float, types: Float) -> ByTypes:
     """Every pair (columns of ``genes``: ligand, receptor) between every two ``types`` [n_obs, n_types] (0 to 1) that
     share a link, direction by direction. Types that cover all links evenly leave nothing to test."""
-    where = links(weights, xy_um)
+    where, label = links(weights, xy_um), _labels(types)
     sender, receiver = (x.ravel() for x in np.indices((types.shape[1],) * 2))
-    second = moments(where, lambda rows: (types[:, sender[rows]], types[:, receiver[rows]]), len(sender))
+    if label is None:
+        second = moments(where, lambda rows: (types[:, sender[rows]], types[:, receiver[rows]]), len(sender))
+    else:
+        second = _of_labels(where, label, types.shape[1])
     kept = np.flatnonzero(second.rows[:, SELF] > 0)
     second = Moments(second.total[kept], second.rows[kept], second.uneven[kept])
     out = np.zeros((4, len(pairs), len(kept)))
@@ -167,7 +198,7 @@ def by_types(genes: sparse.csc_matrix, pairs: Int, weights: sparse.csr_matrix, x
             here = slice(start, start + BATCH)
             ends = tuple(np.asarray(genes[:, column].toarray(), dtype=np.float64) for column in pairs[here].T)
             first = moments(where, lambda rows: (ends[0][:, rows], ends[1][:, rows]), ends[0].shape[1])  # noqa: B023
-            made = _observed(where, weights, ends[0], ends[1], types)[:, kept]
+            made = _observed(where, weights, ends[0], ends[1], types, label)[:, kept]
             found = test(made, first, second, where)
             out[:, here] = made, found.expected, found.zscore, found.pvalue
     return ByTypes(sender[kept], receiver[kept], *out)

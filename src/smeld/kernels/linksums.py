@@ -22,6 +22,9 @@ Int = NDArray[np.intp]
 
 #: links beyond which they are gone through in so many parts, side by side; sums depend on their number
 MANY, PARTS = 500_000, 8
+#: links beyond which rasters are of single precision, as in ``crosscov.precision``: twice as fast, and the noise of the
+#: sums is larger than its rounding
+LARGE = 500_000
 #: ends of a link at a cell; what two links that meet there share; bins by the cosine of the angle between them
 OUT, IN, LOOP = 0, 1, 2
 MEETING = np.array([[0, 2, 3], [2, 1, 4], [3, 4, 4]])
@@ -39,7 +42,8 @@ class Links:
     of its own); ``back`` the link the other way, -1 where there is none. ``at`` int [m, 2] the pixel of the midpoint on
     a raster of ``shape`` that holds ``bin`` for every lag; ``towards`` [m, 2] unit vectors. Links by cell: ``link`` and
     ``end``, those of cell v from ``first[v]`` on; links that meet have midpoints in the first ``n_near`` bins.
-    ``n_pairs`` [n_bins] is sum w_k w_l by bin.
+    ``in_pixel`` [2, n_pixels] is the weight in every pixel by stratum, ``n_pairs`` [n_bins] sum w_k w_l by bin. Links
+    are sorted by receiver.
     """
 
     sender: Int
@@ -55,7 +59,13 @@ class Links:
     end: Int
     first: Int
     n_near: int
+    in_pixel: Float
     n_pairs: Float
+
+    @property
+    def pixel(self) -> Int:
+        """The flat pixel of each link's midpoint, int [m]."""
+        return self.at[:, 0] * self.shape[1] + self.at[:, 1]
 
     @property
     def of_links(self) -> tuple[Int, Int, Float, Int]:
@@ -90,9 +100,13 @@ def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
         link=link[order],
         end=end[order],
         first=np.searchsorted(cell[order], np.arange(len(xy_um) + 1)).astype(np.intp),
+        in_pixel=np.zeros((2, 0)),
         n_near=int(np.hypot(*(np.abs(pixel[sender] - pixel[receiver]).max(axis=0, initial=0) + 1))) + 2,
         n_pairs=np.zeros(0),
     )
+    size = cells.shape[0] * cells.shape[1]
+    in_pixel = [crosscov.binned(made.pixel, made.weight * (made.loop == s), size) for s in (0, 1)]
+    made = replace(made, in_pixel=np.stack(in_pixel[: 2 if len(loops) else 1]))
     ones = np.ones((len(xy_um), 1))
     n_pairs = by_bin(made, Fields(ones, ones, np.zeros((2, 1))))[0]
     # what transforms leave where no pair is
@@ -128,43 +142,51 @@ def _meetings(
     back: Int,
     at: Int,
     towards: Float,
-    by_lag: Int,
-    meeting: Int,
+    bins: tuple[Int, Int, int, int],
     fields: tuple[Float, Float, Float],
     out: Float,
     start: int,
     stop: int,
 ) -> None:
-    """Products f_k f_l of unordered pairs of links that meet at the cells from ``start`` on into ``out``
-    [what, angle, bin, n]."""
+    """Products f_k f_l of unordered pairs of links that meet at the cells from ``start`` on, by what they share, angle
+    and lag, into ``out`` [n_bins * n], flat, with a last bin for pairs that do not count.
+
+    For every link first the bins of its pairs, then their products: the second loop has nothing but sums of vectors.
+    """
     sender, receiver, weight, stratum = of_links
     link, end, first = of_ends
     of_sender, of_receiver, mean = fields
-    n, n_angles = of_sender.shape[1], out.shape[1]
-    most = 0
+    by_lag, meeting, n_angles, n_lags = bins
+    n, most = of_sender.shape[1], 0
     for v in range(start, stop):
         most = max(most, first[v + 1] - first[v])
-    f = np.empty((most, n))  # of the links of one cell: they stay in the fastest memory
+    width, none = np.uint64(n), np.uint64(len(out) // n - 1)
+    # of the links of one cell: they stay in the fastest memory
+    f, bin_of, met = np.empty(most * n), np.empty(most, dtype=np.uint64), np.empty((4, most), dtype=np.intp)
+    x, y = np.empty(most), np.empty(most)
     for v in range(start, stop):
         low = first[v]
         for p in range(first[v + 1] - low):
             k = link[low + p]
+            f_p = f[p * n : (p + 1) * n]
+            s, r, m, w = of_sender[sender[k]], of_receiver[receiver[k]], mean[stratum[k]], weight[k]
             for i in range(n):
-                product = of_sender[sender[k], i] * of_receiver[receiver[k], i]
-                f[p, i] = weight[k] * (product - mean[stratum[k], i])
+                f_p[i] = w * (s[i] * r[i] - m[i])
+            row, column, x_p, y_p = at[k, 0], at[k, 1], towards[k, 0], towards[k, 1]
+            end_p, back_p = end[low + p], back[k]
+            met[0, p], met[1, p], met[2, p], met[3, p], x[p], y[p] = k, end_p, row, column, x_p, y_p
             for q in range(p):
-                l = link[low + q]  # noqa: E741
-                if back[k] == l:
-                    continue
-                cosine = towards[k, 0] * towards[l, 0] + towards[k, 1] * towards[l, 1]
-                angle = min(int((cosine + 1.0) * 0.5 * n_angles), n_angles - 1)
-                what = meeting[end[low + p], end[low + q]]
-                b = by_lag[abs(at[k, 0] - at[l, 0]), abs(at[k, 1] - at[l, 1])]
+                angle = min(int((x_p * x[q] + y_p * y[q] + 1.0) * 0.5 * n_angles), n_angles - 1)
+                lag = by_lag[np.uint64(abs(row - met[2, q])), np.uint64(abs(column - met[3, q]))]
+                b = (meeting[np.uint64(end_p), np.uint64(met[1, q])] * n_angles + angle) * n_lags + lag
+                bin_of[q] = none if met[0, q] == back_p else np.uint64(b)
+            for q in range(p):
+                into, other = bin_of[q] * width, np.uint64(q) * width
                 for i in range(n):
-                    out[what, angle, b, i] += f[p, i] * f[q, i]
+                    out[into + np.uint64(i)] += f_p[i] * f[other + np.uint64(i)]
 
 
-def _in_parts(where: Links, n: int, work: Callable[[int, int], Float]) -> Float:
+def in_parts(where: Links, n: int, work: Callable[[int, int], Float]) -> Float:
     """Sum of ``work(start, stop)`` over parts of 0 to ``n``, in order, whatever threads there are."""
     edges = np.linspace(0, n, (PARTS if len(where.sender) > MANY else 1) + 1).astype(np.intp)
     with ThreadPoolExecutor(workers()) as pool:
@@ -176,39 +198,52 @@ def _met(where: Links, fields: Fields, n_bins: int) -> Float:
     n = fields.of_sender.shape[1]
 
     def of_part(start: int, stop: int) -> Float:
-        out = np.zeros((N_MEETING, N_ANGLES, n_bins, n))
+        out = np.zeros((N_MEETING * N_ANGLES * n_bins + 1) * n)
         _meetings(
-            where.of_links, (where.link, where.end, where.first), where.back, where.at, where.towards, where.bin,
-            MEETING, fields.both, out, start, stop,
+            where.of_links, (where.link, where.end, where.first), where.back, where.at, where.towards,
+            (where.bin, MEETING, N_ANGLES, n_bins), fields.both, out, start, stop,
         )  # fmt: skip
-        return out
+        return out[:-n]
 
-    return _in_parts(where, len(where.first) - 1, of_part).reshape(-1, n_bins, n)
+    return in_parts(where, len(where.first) - 1, of_part).reshape(-1, n_bins, n)
 
 
 @njit(nogil=True, cache=True)
-def _on_raster(at: Int, of_links: tuple[Int, Int, Float, Int], fields: tuple[Float, Float, Float], out: Float) -> None:
-    """Adds a field up by pixel: ``fields`` [n_obs], [n_obs] and [2]."""
-    sender, receiver, weight, stratum = of_links
-    of_sender, of_receiver, mean = fields
-    for k in range(len(at)):
-        out[at[k, 0], at[k, 1]] += weight[k] * (of_sender[sender[k]] * of_receiver[receiver[k]] - mean[stratum[k]])
+def _on_raster(
+    pixel: Int, of_links: tuple[Int, Int, Float, Int], into: Int, of_sender: Float, of_receiver: Float, out: Float
+) -> None:
+    """Adds w s_i r_j up by pixel; most genes are not seen in most cells, whose links are passed over."""
+    sender, _, weight, _ = of_links
+    for j in range(len(into) - 1):
+        r = of_receiver[j]
+        if r != 0.0:
+            for k in range(into[j], into[j + 1]):
+                out[pixel[k]] += weight[k] * (of_sender[sender[k]] * r)
 
 
 def _by_distance(where: Links, fields: Fields) -> Float:
     """Sum over all ordered pairs of links of f_k f_l by the distance of their midpoints, [n_bins, n]."""
-    flat, n_bins = where.bin.ravel(), int(where.bin.max()) + 1
+    pixel, into = where.pixel, np.searchsorted(where.receiver, np.arange(len(where.first)))
 
     def of_field(i: int) -> Float:
-        raster = np.zeros(where.shape)
-        here = (np.ascontiguousarray(f[:, i]) for f in (fields.of_sender, fields.of_receiver, fields.mean))
-        _on_raster(where.at, where.of_links, tuple(here), raster)
-        spectrum = fft.rfft2(raster)
-        sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape)
-        return crosscov.binned(flat, sums.ravel(), n_bins)
+        raster = np.zeros(where.shape[0] * where.shape[1])
+        ends = (np.ascontiguousarray(end[:, i]) for end in (fields.of_sender, fields.of_receiver))
+        _on_raster(pixel, where.of_links, into, *ends, raster)
+        return autocorrelated(where, raster, fields.mean[:, i])
 
     with ThreadPoolExecutor(workers()) as pool:
         return np.stack(list(pool.map(of_field, range(fields.of_sender.shape[1]))), axis=1)
+
+
+def autocorrelated(where: Links, raster: Float, mean: Float) -> Float:
+    """Products of all ordered pairs of pixels by their distance, [n_bins], of what lies in pixels (flat; changed) less
+    the ``mean`` of links [2] by stratum."""
+    for m, weight in zip(mean, where.in_pixel):
+        if m:
+            raster -= m * weight
+    spectrum = fft.rfft2(raster.reshape(where.shape).astype(np.float32 if len(where.sender) > LARGE else np.float64))
+    sums = fft.irfft2(spectrum.real**2 + spectrum.imag**2, where.shape, overwrite_x=True)
+    return crosscov.binned(where.bin.ravel(), sums.ravel(), int(where.bin.max()) + 1)
 
 
 def by_bin(where: Links, fields: Fields) -> Float:
@@ -221,8 +256,13 @@ def by_bin(where: Links, fields: Fields) -> Float:
         _by_itself(where.back, where.of_links, fields.both, out, start, stop)
         return out
 
-    first = _in_parts(where, len(where.sender), by_itself)
-    met = 2.0 * _met(where, fields, min(where.n_near, len(by_distance)))
+    first = in_parts(where, len(where.sender), by_itself)
+    return together(first, 2.0 * _met(where, fields, min(where.n_near, len(by_distance))), by_distance)
+
+
+def together(first: Float, met: Float, by_distance: Float) -> Float:
+    """All bins, [n, n_bins], from sums over links and themselves and over both ways [2, n], over links that meet
+    [what, bin, n], and over all pairs by distance [bin, n], from which the others are taken."""
     by_distance[: met.shape[1]] -= met.sum(axis=0)
     by_distance[0] -= first.sum(axis=0)  # both ways lie in one pixel
     return np.concatenate([first, met.sum(axis=1), by_distance]).T
@@ -270,7 +310,7 @@ def sums_and_powers(where: Links, of_sender: Float, of_receiver: Float) -> tuple
         _sums(where.of_links, of_sender, of_receiver, out, start, stop)
         return out
 
-    made = _in_parts(where, len(where.sender), of_part)
+    made = in_parts(where, len(where.sender), of_part)
     return made[:2], made[2:]
 
 
@@ -302,4 +342,4 @@ def by_label(where: Links, of_sender: Float, of_receiver: Float, label: Int) -> 
         _by_label(where.of_links, of_sender, of_receiver, label, out, start, stop)
         return out
 
-    return np.moveaxis(_in_parts(where, len(where.sender), of_part), 2, 0)
+    return np.moveaxis(in_parts(where, len(where.sender), of_part), 2, 0)

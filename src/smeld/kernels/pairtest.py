@@ -88,27 +88,31 @@ def _edge(made: whitening.Whitener) -> NDArray[np.intp] | None:
     return edge.astype(np.intp) if min(edge.sum(), (~edge).sum()) >= FEWEST else None
 
 
-def receptors(made: Section, fields: Float) -> Side:
-    """The side of fields as they are, [n, n_obs]."""
+def receptors(made: Section, fields: Float, *, correlated: bool = True) -> Side:
+    """The side of fields as they are, [n, n_obs]; with no correlograms (they have no bins) where maps are all that is
+    wanted."""
 
     def side(rows: Float) -> Side:
         filtered, weights, power = whitening.whitened(made.filter, rows)
-        return _side(made, filtered, rows, weights, power)
+        return _side(made, filtered, rows, weights, power, correlated)
 
     return together(crosscov.in_threads(side, fields))
 
 
-def ligands(made: Section, fields: Float) -> Side:
+def ligands(made: Section, fields: Float, *, correlated: bool = True) -> Side:
     """The side of what neighbours say; ``plain`` is the field of the spot itself."""
 
     def side(rows: Float) -> Side:
         filtered, weights, power = whitening.whitened(made.filter, rows)
-        return _side(made, crosscov.around(made.weights, filtered), rows, weights, power * made.averaged)
+        around = crosscov.around(made.weights, filtered)
+        return _side(made, around, rows, weights, power * made.averaged, correlated)
 
     return together(crosscov.in_threads(side, fields))
 
 
-def _side(made: Section, filtered: Float, plain: Float, weights: Float, power: Float) -> Side:
+def _side(made: Section, filtered: Float, plain: Float, weights: Float, power: Float, correlated: bool) -> Side:
+    if not correlated:
+        return Side(filtered, plain, weights, np.zeros((len(plain), 0)), np.zeros((len(plain), 2, 0)), power)
     return sided(made.where, made.whole, filtered, plain, weights, power)
 
 

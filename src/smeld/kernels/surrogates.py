@@ -119,8 +119,8 @@ def _of_turn(given: _Given) -> Callable[[_Turn], Float]:
         right, left = (np.take(s, np.arange(first, first + min(n, len(s))), mode="wrap") for s in given.sides)
         whole = crosscov.among(made.whole, rows)
         where = crosscov.apart(whole, None if made.where.part is None else made.where.part[rows])
-        own = _kept(where, whole, pairtest.receptors(made, given.fields(right)), turn.nearest[rows])
-        beside = _kept(where, whole, pairtest.ligands(made, given.fields(left)), rows)
+        own = _kept(where, whole, pairtest.receptors(made, given.fields(right), correlated=False), turn.nearest[rows])
+        beside = _kept(where, whole, pairtest.ligands(made, given.fields(left), correlated=False), rows)
         varies = (own.correlogram[:, 0] > 0)[:, None] & (beside.correlogram[:, 0] > 0)
         with one_thread():
             cross, zero = own.filtered @ beside.filtered.T, own.plain @ beside.plain.T

@@ -32,6 +32,7 @@ def spatial(
     part: NDArray[np.intp] | None = None,
     section: NDArray[np.intp] | None = None,
     surrogates: bool = True,
+    made: pairtest.Section | None = None,
     seed: int = 0,
 ) -> LRResult:
     """Receptor times ligand around it, tested against independent fields of the same smoothness.
@@ -43,9 +44,10 @@ def spatial(
     correlation of the receptor with the ligand around it. ``basis`` [n_obs, q], orthonormal, is what is regressed out
     of both (library size, domains); None: the mean alone. ``part`` (int [n_obs]) names regions whose correlograms are
     kept apart, ``section`` sections that are turned one by one for ``surrogates``; ``seed`` draws these and nothing
-    else.
+    else. ``made`` is :func:`pairtest.section` of these neighbours and regions, where there is one already.
     """
-    made, fields = pairtest.section(xy_um, weights, part), pairtest.Genes(_capped(genes), basis)
+    made = made or pairtest.section(xy_um, weights, part)
+    fields = pairtest.Genes(_capped(genes), basis)
     found = pairtest.test(made, fields, pairs, track=track)
     null = turned.pvalues(made, fields, pairs, xy_um, seed=seed, section=section) if surrogates else None
     lambda_ = None if null is None else turned.inflation(null)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from smeld.kernels import crosscov
+from smeld.kernels import crosscov, nearpairs
 from smeld.nn import _device
 
 Float = NDArray[np.float64]
@@ -300,12 +300,13 @@ def _made(where: crosscov.Lags, place: torch.device) -> Raster:
         pixel, number = np.unique(where.pixel[spots], return_inverse=True)
         order = groups(number.ravel(), len(pixel), place)
         parts.append((torch.as_tensor(spots, device=place), torch.as_tensor(pixel, device=place), order))
-    n_bins = int(where.bin.max()) + 1 + crosscov.N_FINE
+    n_bins = int(where.bin.max()) + 1 + nearpairs.N_FINE
     n_all = n_bins * (1 if where.part is None else len(parts) + 1)
     near = None
     if len(where.near):
-        first, second = (torch.as_tensor(where.order[where.near[:, c]], device=place) for c in (0, 1))
-        near = (first, second, *(groups(where.near[:, c], n_all, place) for c in (2, 3)))
+        first, second = (torch.as_tensor(i.astype(np.int64), device=place) for i in (where.near.i, where.near.j))
+        bins = (np.repeat(b, np.diff(where.near.first)) for b in where.near.bins(n_bins - nearpairs.N_FINE))
+        near = (first, second, *(groups(b, n_all, place) for b in bins))
     return Raster(parts, groups(where.bin.ravel(), n_bins, place), near)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -251,6 +251,8 @@ class _Task:
     section: NDArray[np.intp]
     part: NDArray[np.intp] | None
     seed: int
+    #: what takes long and depends on neighbours alone, by these
+    made: dict[int, pairtest.Section] = field(default_factory=dict)
 
     def calibrated(
         self,
@@ -308,7 +310,10 @@ class _Task:
     ) -> LRResult:
         card = lr_stats[self.statistic]
         if self.statistic == "spatial":
+            if id(weights) not in self.made:
+                self.made[id(weights)] = pairtest.section(self.xy, weights, self.part)
             options |= {"basis": basis, "part": self.part, "section": self.section if self.section.any() else None}
+            options["made"] = self.made[id(weights)]
         elif card.facts.get("state"):
             options["section"] = self.section
         return card.func(self.genes, index, weights, self.xy, seed=self.seed, **options, **more)

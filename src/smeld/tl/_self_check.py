@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import sparse
 
 from smeld import _check
 from smeld.kernels import surrogates as turned
+from smeld.kernels._threads import workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +24,7 @@ N_DECOYS, N_DECOYS_OF_LARGE, LARGE, FEWEST_GENES = 300, 100, 20_000, 50
 #: genes of like abundance among which the one of likest smoothness is taken
 N_ALIKE = 10
 #: genes that are smoothed together
-BLOCK = 64
+BLOCK = 16
 #: points of a curve of p-values
 N_POINTS = 200
 
@@ -70,17 +72,20 @@ def _abundance(genes: sparse.csc_matrix) -> Float:
 
 def _smoothness(genes: sparse.csc_matrix, columns: NDArray[np.intp], weights: sparse.csr_matrix) -> Float:
     """Correlation with the mean of the neighbours, and with that of theirs, [n_columns, 2]."""
-    out = np.zeros((len(columns), 2))
-    for start in range(0, len(columns), BLOCK):
+
+    def of_block(start: int) -> Float:
         x = genes[:, columns[start : start + BLOCK]].toarray()
         x -= x.mean(axis=0)
         square = (x**2).sum(axis=0)
-        around = x
+        around, out = x, np.zeros((len(square), 2))
         for k in range(2):
             around = np.asarray(weights @ around)
             product = (x * around).sum(axis=0)
-            out[start : start + BLOCK, k] = np.divide(product, square, out=np.zeros(len(square)), where=square > 0)
-    return out
+            out[:, k] = np.divide(product, square, out=out[:, k], where=square > 0)
+        return out
+
+    with ThreadPoolExecutor(workers()) as pool:
+        return np.concatenate([np.zeros((0, 2)), *pool.map(of_block, range(0, len(columns), BLOCK))])
 
 
 #: lambda must lie here, give or take two of its standard errors
