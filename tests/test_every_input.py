@@ -80,10 +80,11 @@ PLOTS: dict[str, Callable[[Any], Any]] = {
     "section": lambda d: sm.pl.section(d),
     "trajectory_tree": lambda d: sm.pl.trajectory_tree(d),
 }
-#: what takes data and is tested elsewhere: files, the report, another package's object, what needs a reference or types
+#: what takes data and is tested elsewhere: files, the report, another package's object, what needs a reference, types,
+#: or an image that shows nuclei
 ELSEWHERE = {
     "write", "report", "view", "cellrank_kernel", "annotate", "deconvolve", "niches", "niche_states", "compare_niches",
-    "niche_heatmap", "proportions",
+    "niche_heatmap", "proportions", "nuclei",
 }  # fmt: skip
 
 

@@ -132,6 +132,38 @@ def test_deconvolve_writes_what_the_task_finds_on_a_section(spots: Path, tmp_pat
     assert "niche_composition.csv" in [p.name for p in (out / "tables").iterdir()]
 
 
+def test_deconvolve_counts_nuclei_where_the_image_shows_them(tmp_path: Path) -> None:
+    adata = sm.datasets.simulate(120, 60, layout="cells", seed=100, n_cell_types=3, mean_counts=200)
+    adata.uns["spatial"]["simulated"]["metadata"]["spot_diameter_um"] = 40.0
+    sm.write(adata, tmp_path / "section.h5ad")
+    sm.datasets.simulate_reference(adata, 30, seed=100).write_h5ad(tmp_path / "reference.h5ad")
+    options = ["--reference", tmp_path / "reference.h5ad", "--reach", 0]
+    called = call("deconvolve", tmp_path / "section.h5ad", "--out", tmp_path / "o", *options)
+    assert called.exit_code == 0, called.exception
+    stored = ad.read_h5ad(tmp_path / "o" / "result.h5ad")
+    expected = sm.morph.nuclei(adata).counts
+    np.testing.assert_array_equal(stored.obs["n_nuclei"], expected)
+    table = pd.read_csv(tmp_path / "o" / "tables" / "cell_type_counts.csv", index_col=0)
+    np.testing.assert_allclose(table.sum(axis=1), expected, rtol=1e-4)
+    called = call("deconvolve", tmp_path / "section.h5ad", "--out", tmp_path / "p", *options, "--no-nuclei")
+    assert called.exit_code == 0, called.exception
+    assert "n_nuclei" not in ad.read_h5ad(tmp_path / "p" / "result.h5ad").obs
+    assert not (tmp_path / "p" / "tables" / "cell_type_counts.csv").exists()
+
+
+def test_nuclei_that_cannot_be_counted_are_an_error_only_where_they_are_asked_for(spots: Path) -> None:
+    adata = sm.read(spots / "section.h5ad")
+    adata.uns["spatial"]["simulated"]["images"] = {"hires": np.full((60, 60, 3), 240, np.uint8)}
+    said: list[str] = []
+    _followup_types._count_nuclei(adata, None, said.append)
+    assert "nuclei are not counted: the image's pixels are too large" in said[-1]
+    with pytest.raises(sm.InputError, match="too large"):
+        _followup_types._count_nuclei(adata, True, said.append)
+    adata.obs["n_nuclei"] = 5.0
+    _followup_types._count_nuclei(adata, None, said.append)
+    assert (adata.obs["n_nuclei"] == 5).all() and "n_nuclei" in adata.obs
+
+
 def _as_table(reference: ad.AnnData, folder: Path) -> Path:
     frame = pd.DataFrame(reference.X.toarray().astype(int), index=reference.obs_names, columns=reference.var_names)
     frame.insert(0, "cell_type", reference.obs["cell_type"].to_numpy())

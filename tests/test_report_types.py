@@ -93,6 +93,20 @@ def test_absences_and_widths_are_those_stored(spots) -> None:
     assert column(part, "median width of the interval") == [f"{v:.2f}" for v in width.median()]
 
 
+def test_nuclei_are_said_where_numbers_of_cells_were_made_of_them(spots) -> None:
+    assert "Nuclei" not in text(types.content(spots, "spot")["proportions"])
+    other = spots.copy()
+    other.obs["n_nuclei"] = np.r_[np.nan, np.full(other.n_obs - 1, 7.0)]
+    other.uns["smeld"]["cell_type_proportions"]["inputs"]["nuclei"] = "n_nuclei"
+    said = text(types.content(other, "spot")["proportions"])
+    assert (
+        "Nuclei counted under a spot: 7 in the median, 7 to 7 in 90 % of the spots, 1,043 in all; unknown for 1 "
+        in said
+    )
+    del other.obs["n_nuclei"]
+    assert "Nuclei" not in text(types.content(other, "spot")["proportions"])
+
+
 def _with_states(adata, split: list[bool]):
     made = adata.copy()
     table = pd.DataFrame({"cell_type": ["T1", "T2"], "n_cells": [9, 8], "n_states": [2, 1], "states": ["N1,N2", "N1"],

@@ -85,6 +85,13 @@ def deconvolve_command(
     n_cells: Annotated[
         str | None, typer.Option(help="Column of obs with the number of cells of each spot; estimated if not given.")
     ] = None,
+    nuclei: Annotated[
+        bool | None,
+        typer.Option(
+            "--nuclei/--no-nuclei",
+            help="Count nuclei in the image, for numbers of cells by type; where it shows them if not given.",
+        ),
+    ] = None,
     reach: Annotated[
         int | None, typer.Option(help="Hops over which surroundings are averaged; by held-out counts if not given.")
     ] = None,
@@ -108,6 +115,7 @@ def deconvolve_command(
         of=of,
         composition=composition,
         n_cells=n_cells,
+        nuclei=nuclei,
         reach=reach,
         level=level,
         niches=niches,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smeld import _check, _keys, pipeline, tl
+from smeld import _check, _keys, morph, pipeline, tl
 from smeld import _followup as shared
 from smeld.io import _matrix10x, h5ad
 from smeld.io._safe import replacing_folder
-from smeld.tl._deconvolve import ABSENT, HIGH, LOW, PROPORTIONS
+from smeld.tl._deconvolve import ABSENT, HIGH, LOW, PROPORTIONS, counts_key
 from smeld.tl._niches import NICHE
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class AnnotateSettings:
 
 @dataclass(frozen=True)
 class DeconvolveSettings:
-    """Settings of ``smeld deconvolve``: those of ``sm.tl.deconvolve``, and niches as in :class:`AnnotateSettings`."""
+    """Settings of ``smeld deconvolve``: those of ``sm.tl.deconvolve``, and niches as in :class:`AnnotateSettings`.
+    ``nuclei``: True counts them first, False does without; None counts where the section has no counts and an image
+    that shows nuclei."""
 
     reference: str
     label: str = _keys.CELL_TYPE
@@ -59,6 +61,7 @@ class DeconvolveSettings:
     of: str = "cells"
     composition: str = "estimate"
     n_cells: str | None = None
+    nuclei: bool | None = None
     reach: int | None = None
     level: float = 0.9
     niches: bool = False
@@ -103,6 +106,7 @@ def deconvolve(result: Path, out: Path, settings: DeconvolveSettings, *, say: Sa
     stored, adata = shared.read_result(result, out, say, any_section=True)
     reference = read_reference(Path(settings.reference), settings.label, adata)
     with replacing_folder(out, known=shared.WRITTEN, marker=shared.DECONVOLVED) as temporary:
+        _count_nuclei(adata, settings.nuclei, say)
         say("proportions of cell types")
         found = tl.deconvolve(
             adata,
@@ -113,19 +117,35 @@ def deconvolve(result: Path, out: Path, settings: DeconvolveSettings, *, say: Sa
             of=settings.of,  # type: ignore[arg-type]  # checked there
             composition=settings.composition,  # type: ignore[arg-type]  # checked there
             n_cells=settings.n_cells,
+            nuclei=None if settings.nuclei is False else _keys.N_NUCLEI,
             reach=settings.reach,
             level=settings.level,
             seed=settings.seed,
         )
         _niches(adata, settings, None, say)
         say("writing tables, figures and report")
-        frames = {PROPORTIONS + suffix: adata.obsm[PROPORTIONS + suffix] for suffix in ("", LOW, HIGH, ABSENT)}
+        keys = [PROPORTIONS + suffix for suffix in ("", LOW, HIGH, ABSENT)]
+        keys += [counts_key(PROPORTIONS) + suffix for suffix in ("", LOW, HIGH)]
+        frames = {key: adata.obsm[key] for key in keys if key in adata.obsm}
         tables = {name: _by_name(adata, frame) for name, frame in frames.items()}
         tables["platform_shifts"] = found.platform.rename_axis("gene").reset_index()
         tables |= _niche_tables(adata)
         inputs = {stored.name: stored, **_inputs({"--reference": Path(settings.reference)})}
         shared.write_folder(adata, temporary, settings, inputs, shared.DECONVOLVED, tables)
     return out / pipeline.REPORT
+
+
+def _count_nuclei(adata: AnnData, wanted: bool | None, say: Say) -> None:
+    """Nuclei under each spot; where nobody asked for them, only of an image that shows them."""
+    if wanted is False or (wanted is None and (_keys.N_NUCLEI in adata.obs or _keys.IMAGES not in adata.uns)):
+        return
+    say("nuclei")
+    try:
+        morph.nuclei(adata)
+    except _check.InputError as error:
+        if wanted:
+            raise
+        say(f"nuclei are not counted: {error}")
 
 
 def _inputs(given: dict[str, Path | None]) -> dict[str, Path]:

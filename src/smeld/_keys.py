@@ -29,6 +29,7 @@ SME = "sme"
 # obs
 DOMAIN = "domain"
 CELL_TYPE = "cell_type"
+N_NUCLEI = "n_nuclei"  # nuclei counted under a spot
 PIECE = "domain_piece"
 PSEUDOTIME = "pseudotime"
 CONFIDENCE_SUFFIX = "_confidence"

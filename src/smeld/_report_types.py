@@ -185,7 +185,26 @@ def _proportions(adata: AnnData, noun: str) -> dict[str, Any] | None:
         lines.append(
             f"A {noun} is taken to hold {float(number):.1f} cells (estimated); the fewer, the likelier absences."
         )
+    lines += _nuclei(adata, key, noun)
     return {"key": key, "lines": lines, "table": facts.table(table)}
+
+
+def _nuclei(adata: AnnData, key: str, noun: str) -> list[str]:
+    """How many nuclei were counted, where numbers of cells by type were made of them."""
+    column = _entry(adata, key)["inputs"].get("nuclei")
+    if column not in adata.obs.columns:
+        return []
+    number = adata.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    known = number[np.isfinite(number)]
+    if not known.size:
+        return []
+    low, middle, high = np.percentile(known, [5, 50, 95])
+    unseen = f"; unknown for {len(number) - known.size:,} {noun}s" if known.size < len(number) else ""
+    return [
+        f"Nuclei counted under a {noun}: {middle:.0f} in the median, {low:.0f} to {high:.0f} in 90 % of the {noun}s, "
+        f"{known.sum():,.0f} in all{unseen}. Shares times nuclei are the cells of each type to be expected. Nuclei "
+        "that lie over each other are counted too few."
+    ]
 
 
 def _share_table(adata: AnnData, key: str, shares: pd.DataFrame, noun: str) -> pd.DataFrame:

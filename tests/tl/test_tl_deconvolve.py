@@ -86,9 +86,46 @@ def test_known_numbers_of_cells_make_absences_surer(pair: tuple[Any, Any], found
     assert result.absent.to_numpy().mean() > found[0].absent.to_numpy().mean() + 0.1
 
 
+def test_numbers_of_cells_are_nuclei_times_shares(pair: tuple[Any, Any], found: Any) -> None:
+    """Proportions stay as they are; without nuclei, or for shares of counts, nothing is left of an earlier call."""
+    spots = pair[0].copy()
+    assert found[0].counts is None and "cell_type_counts" not in found[1].obsm
+    number = np.random.default_rng(0).integers(0, 20, spots.n_obs).astype(float)
+    number[:2] = [0, np.nan]
+    spots.obs["n_nuclei"] = number
+    result = _deconvolve.deconvolve(spots, pair[1], reach=1)
+    for key in ("", "_low", "_high"):
+        share = found[1].obsm["cell_type_proportions" + key].to_numpy()
+        np.testing.assert_array_equal(spots.obsm["cell_type_proportions" + key].to_numpy(), share)
+        made = spots.obsm["cell_type_counts" + key].to_numpy()
+        np.testing.assert_allclose(made[2:], (share * number[:, None])[2:], rtol=1e-6)
+        assert (made[0] == 0).all() and np.isnan(made[1]).all()
+    assert result.counts is spots.obsm["cell_type_counts"]
+    np.testing.assert_allclose(result.counts.sum(axis=1)[2:], number[2:], rtol=1e-4)
+    assert spots.uns["smeld"]["cell_type_proportions"]["inputs"]["nuclei"] == "n_nuclei"
+    _deconvolve.deconvolve(spots, pair[1], reach=1, of="counts")
+    assert not [key for key in spots.obsm if key.startswith("cell_type_counts")]
+    assert spots.uns["smeld"]["cell_type_proportions"]["inputs"]["nuclei"] == "none"
+
+
+def test_expected_cells_are_nearer_the_truth_than_those_of_a_mean_spot_or_of_mean_shares(
+    pair: tuple[Any, Any], found: Any
+) -> None:
+    spots, share = pair[0], found[0].proportions.to_numpy()
+    n_cells = spots.obs["truth_n_cells"].to_numpy()[:, None]
+    truth = spots.obsm["truth_proportions"].to_numpy() * n_cells
+    made, mean_spot, mean_share = (
+        np.sqrt(((cells - truth) ** 2).mean())
+        for cells in (share * n_cells, share * n_cells.mean(), share.mean(axis=0) * n_cells)
+    )
+    assert made < 0.95 * mean_spot
+    assert made < 0.9 * mean_share
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"nuclei": "nowhere"}, "sm.morph.nuclei"),
         ({"of": "litres"}, "unknown meaning"),
         ({"reach": -1}, "reach"),
         ({"level": 1.5}, "level"),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from smeld.kernels import stain
+from smeld.kernels import nuclei, stain
 from smeld.kernels import texture as tx
 from smeld.morph._encoders import Encoder, TileSpec, encoders
 
@@ -29,12 +29,10 @@ Columns = dict[str, NDArray[np.float64]]
 LADDER_UM = (4.0, 12.0, 36.0, 108.0)
 #: a scale needs pixels of at most half, and tiles of at least four times, its size
 PX_PER_SCALE, SCALES_PER_TILE = 2.0, 4.0
-#: a nucleus (7 um and more across) is at least 4 pixels wide at this size of a pixel
-NUCLEI_UM_PER_PX = 1.75
 #: nuclei still darken single pixels at this size
 NUCLEAR_AREA_UM_PER_PX = 4.0
-#: blur before peaks are sought: blobs of radius sigma sqrt(2) answer best, 2.8 um for a nucleus 5.7 um across
-NUCLEUS_SIGMA_UM = 2.0
+#: blur before peaks are sought, the same for all: a feature of tiles, while ``sm.morph.nuclei`` counts at several sizes
+NUCLEUS_SIGMA_UM = nuclei.SIGMAS_UM[0]
 #: the blur leaves about this share of a small nucleus's density at its peak
 PEAK_SHARE = 0.7
 #: peaks need this share of the section's dark haematoxylin as scale-normalised curvature
@@ -91,7 +89,7 @@ def _left_out(spec: TileSpec) -> str:
         missing.append("spread of intensity")
     if spec.um_per_px > NUCLEAR_AREA_UM_PER_PX:
         missing.append("nuclear area")
-    if spec.um_per_px > NUCLEI_UM_PER_PX:
+    if spec.um_per_px > nuclei.LARGEST_UM_PER_PX:
         missing.append("density and size of nuclei")
     if len(scales_um(spec)) < 2:
         missing.append("texture" if not scales_um(spec) else "texture at a second scale")
@@ -111,7 +109,7 @@ def _features(tiles: NDArray[np.uint8], spec: TileSpec, stains: stain.Stains) ->
             haematoxylin, eosin, um_per_px = tx.thirds(haematoxylin), tx.thirds(eosin), um_per_px * 3
         sigma_px = scale_um / 2 / um_per_px
         smooth_h, smooth_e = tx.smooth(haematoxylin, sigma_px), tx.smooth(eosin, sigma_px)
-        if scale_um == LADDER_UM[0] and spec.um_per_px <= NUCLEI_UM_PER_PX:
+        if scale_um == LADDER_UM[0] and spec.um_per_px <= nuclei.LARGEST_UM_PER_PX:
             columns |= _nuclei(haematoxylin, smooth_h, um_per_px, stains)
         columns |= _texture(smooth_h, smooth_e, um_per_px, scale_um, stains)
     return columns

@@ -23,6 +23,8 @@ Of = Literal["cells", "counts"]
 Composition = Literal["estimate", "reference"] | Mapping[str, float]
 
 PROPORTIONS = "cell_type_proportions"
+#: endings of the key of proportions and of that of numbers of cells
+SHARES, COUNTS = "_proportions", "_counts"
 LOW, HIGH, ABSENT = "_low", "_high", "_absent"
 #: patches that platform shifts are estimated on. One, the whole section: how types vary between more patches would
 #: be taken for evidence on their mean as well, and in real sections types differ from place to place themselves
@@ -34,13 +36,15 @@ CHOICE_SPOTS = 2048
 @dataclass(frozen=True)
 class Deconvolution:
     """``proportions`` [n_obs, n_types], their ``low`` and ``high``, ``absent`` (probability that a type is not there),
-    and ``platform``: by gene that was used the log of how much better the section measures it than the reference."""
+    and ``platform``: by gene that was used the log of how much better the section measures it than the reference.
+    ``counts`` [n_obs, n_types]: expected cells of each type where nuclei were counted, else None."""
 
     proportions: pd.DataFrame
     low: pd.DataFrame
     high: pd.DataFrame
     absent: pd.DataFrame
     platform: pd.Series
+    counts: pd.DataFrame | None = None
 
 
 def deconvolve(
@@ -53,6 +57,7 @@ def deconvolve(
     of: Of = "cells",
     composition: Composition = "estimate",
     n_cells: str | None = None,
+    nuclei: str | None = _keys.N_NUCLEI,
     reach: int | None = None,
     level: float = 0.9,
     key_added: str = PROPORTIONS,
@@ -85,6 +90,9 @@ def deconvolve(
     n_cells
         Column of ``obs`` with the number of cells (or nuclei) in each spot, missing where unknown: the fewer cells, the
         likelier absences. Without it one number is estimated for the section.
+    nuclei
+        Column of ``obs`` with the nuclei counted in each spot (``sm.morph.nuclei``), which shares of cells are
+        multiplied by; proportions do not depend on it. The default is used where it is there; None: do without.
     reach
         Hops of the graph over which a spot's surroundings are averaged; 0 takes the whole section for them. None: of
         0, 1, 2, 4 and 8 the one that predicts held-out counts best. How strongly a spot is pulled towards its
@@ -103,7 +111,10 @@ def deconvolve(
     ``obsm["cell_type_proportions_low"]`` and ``obsm["cell_type_proportions_high"]`` (the interval of a type if it is
     present; low is 0 unless the type is present with a probability above .95),
     ``obsm["cell_type_proportions_absent"]`` (probability that the type is absent), and the record. Spots without counts
-    of the genes used get the prior of their surroundings.
+    of the genes used get the prior of their surroundings. Where nuclei were counted and shares are those of cells,
+    ``obsm["cell_type_counts"]`` too: nuclei times shares, the cells of each type to be expected in a spot; 0 where
+    there are no nuclei, NaN where they are unknown; ``_low`` and ``_high`` as of the proportions (they know nothing of
+    errors in counting).
 
     Returns
     -------
@@ -136,7 +147,7 @@ def deconvolve(
     ref = _reference.checked(adata, reference, label, layer=reference_layer)
     target = _composition(composition, ref)
     order = _adapt.canonical_order(adata)
-    cells = _cells(adata, n_cells)
+    cells, numbers = _cells(adata, n_cells), _nuclei(adata, nuclei, of)
     graph = _graph(adata, order, seed)
     cells = None if cells is None else cells[order]
     xy = _adapt.xy_um(adata)[order]
@@ -146,6 +157,7 @@ def deconvolve(
     share, low, high, absent = _tables(adata, ref.names, found, order)
     for suffix, frame in (("", share), (LOW, low), (HIGH, high), (ABSENT, absent)):
         adata.obsm[key_added + suffix] = frame
+    counted = _cell_counts(adata, key_added, numbers, share, low, high)
     params = {
         "of": of,
         "composition": composition if isinstance(composition, str) else "given",
@@ -161,8 +173,9 @@ def deconvolve(
         **_reference.facts(ref),
     }
     inputs = {"layer": layer or "X", "graph": _keys.SME_WEIGHTS, "n_cells": n_cells}
+    inputs["nuclei"] = nuclei if numbers is not None else None
     _keys.record(adata, key_added, function="sm.tl.deconvolve", params=params, seed=seed, inputs=inputs)
-    return Deconvolution(share, low, high, absent, _platform(adata, model))
+    return Deconvolution(share, low, high, absent, _platform(adata, model), counted)
 
 
 def _check_settings(of: str, reach: int | None, level: float) -> None:
@@ -188,15 +201,50 @@ def _cells(adata: Any, column: str | None) -> Float | None:
     if column is None:
         return None
     _check.require(adata.obs, column, "obs", "name the column with the number of cells in each spot, or leave it out")
+    values = _numbers(adata, column, "leave n_cells= out")
+    values = np.where(np.isfinite(values), values, np.nanmedian(values))
+    return np.asarray(np.clip(values, 1.0, spotmodel.MOST_CELLS))
+
+
+def _numbers(adata: Any, column: str, cure: str) -> Float:
+    """Numbers of cells by spot, NaN where they are missing."""
     import pandas as pd
 
     values = pd.to_numeric(adata.obs[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     known = np.isfinite(values)
     if not known.any() or (values[known] < 0).any():
         found = "no number at all" if not known.any() else f"smallest value {values[known].min():g}"
-        raise _check.problem(f"obs[{column!r}] must hold numbers of cells", found=found, cure="leave n_cells= out")
-    values = np.where(known, values, np.median(values[known]))
-    return np.asarray(np.clip(values, 1.0, spotmodel.MOST_CELLS))
+        raise _check.problem(f"obs[{column!r}] must hold numbers of cells", found=found, cure=cure)
+    return np.where(known, values, np.nan)
+
+
+def _nuclei(adata: Any, column: str | None, of: str) -> Float | None:
+    """Nuclei by spot, NaN where unknown. None where they were not counted, and for shares of counts: how many cells
+    make them is what the user said that the reference does not tell."""
+    if column is None or of == "counts" or (column == _keys.N_NUCLEI and column not in adata.obs):
+        return None
+    _check.require(adata.obs, column, "obs", "run sm.morph.nuclei(adata), or give nuclei=None")
+    return _numbers(adata, column, "give nuclei=None")
+
+
+def _cell_counts(
+    adata: Any, key: str, numbers: Float | None, share: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame
+) -> pd.DataFrame | None:
+    """Writes the expected cells of each type and their interval; what an earlier call left goes where there are none.
+    The interval of types that are likely absent begins at 0, as that of their shares."""
+    name = counts_key(key)
+    made = None
+    for suffix, frame in (("", share), (LOW, low), (HIGH, high)):
+        adata.obsm.pop(name + suffix, None)
+        if numbers is not None:
+            adata.obsm[name + suffix] = frame.mul(numbers, axis=0).astype(np.float32)
+            made = adata.obsm[name] if made is None else made
+    return made
+
+
+def counts_key(key: str) -> str:
+    """The key of numbers of cells beside that of proportions."""
+    return key.removesuffix(SHARES) + COUNTS
 
 
 def _graph(adata: Any, order: Int, seed: int) -> sparse.csr_matrix:
