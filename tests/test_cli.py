@@ -415,7 +415,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
-@pytest.mark.parametrize("where", ["pipeline.tl.domains", "pipeline.report"])
+@pytest.mark.parametrize("where", ["pipeline.tl.domains", "pipeline.write_report"])
 def test_a_real_ctrl_c(section: Path, tmp_path: Path, where: str) -> None:
     """SIGINT as a terminal sends it, in the midst of the analysis and of the writing."""
     before = command_line.old_result(tmp_path / "out")

@@ -285,3 +285,12 @@ def test_a_million_cells(tmp_path):
     adata = stored_section.make(rows=1000, columns=1000, image=False)
     path = sm.report(adata, tmp_path / "report.html")
     assert path.stat().st_size < 12e6
+
+
+def test_pictures_drawn_for_files_are_those_of_the_report(tmp_path):
+    """Taken from there, byte by byte what the report would have drawn."""
+    adata = stored_section.make()
+    _report.save_figures(adata, tmp_path / "figures")
+    alone = sm.report(adata, tmp_path / "alone.html").read_bytes()
+    beside = _report.write_report(adata, tmp_path / "beside.html", figures=tmp_path / "figures").read_bytes()
+    assert beside == alone

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smeld import _check, _keys, _optional, _run_record, io, pipeline, tl
-from smeld._report import report, save_figures
+from smeld._report import save_figures, write_report
 from smeld.io._safe import replacing_folder
 from smeld.tl._celltype_interactions import sending_groups
 
@@ -235,7 +235,8 @@ def write_folder(
     io.write(adata, folder / pipeline.RESULT)
     pipeline.write_tables(tables, folder / pipeline.TABLES)
     save_figures(adata, folder / pipeline.FIGURES)
-    report(adata, folder / pipeline.REPORT, title=next(iter(inputs)))
+    figures = folder / pipeline.FIGURES
+    write_report(adata, folder / pipeline.REPORT, title=next(iter(inputs)), figures=figures)
     given = {k: v for k, v in vars(settings).items() if v is not None}
     files = {name: path for given, path in inputs.items() for name, path in _files(given, path).items()}
     hashes = {name: pipeline.file_hash(path) for name, path in files.items()}

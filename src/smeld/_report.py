@@ -73,10 +73,24 @@ def report(
     >>> sm.report(adata, pathlib.Path(tempfile.mkdtemp()) / "report.html").name
     'report.html'
     """
+    return write_report(adata, path, title=title, key=key, library_id=library_id)
+
+
+def write_report(
+    adata: AnnData,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    key: str = _keys.DOMAIN,
+    library_id: str | None = None,
+    figures: Path | None = None,
+) -> Path:
+    """:func:`report`, with those of its pictures that ``save_figures`` of the same section has just left in
+    ``figures``: a million spots take long to draw."""
     from smeld.io._write import replacing
 
     table = _adapt.table(adata)
-    page = _render(_content(table, title=title, key=key, library_id=library_id))
+    page = _render(_content(table, title=title, key=key, library_id=library_id, drawn=figures))
     with replacing(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     return Path(path)
@@ -229,20 +243,28 @@ _FIGURES: dict[str, _Draw] = {
 # -- the page ------------------------------------------------------------------------------------------------
 
 
-def _picture(adata: AnnData, name: str, key: str, library_id: str | None) -> dict[str, str]:
-    """The figure as a data URI, or why there is none."""
+def _picture(adata: AnnData, name: str, key: str, library_id: str | None, drawn: Path | None) -> dict[str, str]:
+    """The figure as a data URI, or why there is none; what was ``drawn`` is taken from there."""
     from smeld.pl import style
     from smeld.pl._save import render
 
+    if drawn is not None and (there := drawn / f"{name}.svg").is_file():
+        return {"uri": _uri(there.read_bytes())}
     try:
         with style():
             svg = render(_FIGURES[name](adata, key, library_id), "svg", dpi=DPI)
     except _check.InputError as missing:
         return {"missing": str(missing)}
-    return {"uri": "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")}
+    return {"uri": _uri(svg)}
 
 
-def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | None) -> dict[str, Any]:
+def _uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def _content(
+    adata: AnnData, *, title: str | None, key: str, library_id: str | None, drawn: Path | None
+) -> dict[str, Any]:
     """Everything the template shows."""
     from smeld.pl import _canvas
 
@@ -259,7 +281,7 @@ def _content(adata: AnnData, *, title: str | None, key: str, library_id: str | N
     shown += tuple(trajectory.FIGURES) if ordered else ()
     typed = types.content(adata, noun)
     shown += types.shown(adata, typed)
-    figures = {name: _picture(adata, name, key, library_id) for name in shown}
+    figures = {name: _picture(adata, name, key, library_id, drawn) for name in shown}
     return {
         "title": title if title is not None else (f"Section {found[0]}" if found else "Spatial section"),
         "policy": POLICY,

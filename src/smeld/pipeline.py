@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smeld import _adapt, _check, _estimate, _keys, _optional, fusion, io, morph, tl
 from smeld._inert import inert
-from smeld._report import report, save_figures
+from smeld._report import save_figures, write_report
 from smeld._run_config import (
     NO_ENCODER,
     RunConfig,
@@ -155,7 +155,7 @@ def _write_results(adata: AnnData, folder: Path, config: RunConfig) -> None:
     figures = folder / FIGURES
     figures.mkdir()
     save_figures(adata, figures)
-    report(adata, folder / REPORT, title=Path(config.path).name or None)
+    write_report(adata, folder / REPORT, title=Path(config.path).name or None, figures=figures)
 
 
 def write_tables(tables: Mapping[str, Any], folder: Path) -> None:

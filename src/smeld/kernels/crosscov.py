@@ -40,13 +40,15 @@ class Lags:
     """The distance bins of one section.
 
     ``pixel`` int [n_obs] the flat pixel of each spot on a raster of ``shape``, padded so that nothing wraps around;
-    ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] the ordered
+    ``order`` int [n_obs] the spots by pixel; ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] the ordered
     pairs of different spots by bin, the first bin those within a pixel, 0 in bins that do not count; ``n_obs`` spots.
-    ``near`` are pairs whose bins are finer than a pixel: correlograms are steep there. With ``part`` (int [n_obs] from
+    ``near`` are pairs whose bins are finer than a pixel, for correlograms are steep there: its spots are numbered along
+    ``order``, so that those of a pair lie near in memory. With ``part`` (int [n_obs] from
     0 on), pairs across parts and pairs within each part have bins of their own, one such set after the other.
     """
 
     pixel: NDArray[np.intp]
+    order: NDArray[np.intp]
     shape: tuple[int, int]
     bin: NDArray[np.intp]
     n_pairs: Float
@@ -76,8 +78,9 @@ def lags(xy_um: Float, part: NDArray[np.intp] | None = None, *, half: bool = Fal
     far = (lag[0] > reach[0])[:, None] | (lag[1] > reach[1])[None, :]
     beyond = int(bins[~far].max()) + 1
     bins[far] = beyond
-    pairs = nearpairs.near(at, near / pixel_um)
-    made = Lags(pixel, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), pairs)
+    order = np.argsort(pixel, kind="stable")
+    pairs = nearpairs.near(at[order], near[order] / pixel_um)
+    made = Lags(pixel, order, (shape[0], shape[1]), bins, np.zeros(0), len(xy_um), pairs)
     made = replace(made, n_pairs=_counted(made))
     if far.any():
         made.n_pairs[beyond] = 0.0
@@ -88,7 +91,7 @@ def apart(made: Lags, part: NDArray[np.intp] | None) -> Lags:
     """The same bins for pairs across ``part`` (int [n_obs] from 0 on) and within each; the same where it is None."""
     if part is None:
         return made
-    divided = replace(made, near=nearpairs.divided(made.near, part), part=part)
+    divided = replace(made, near=nearpairs.divided(made.near, part[made.order]), part=part)
     counts = np.tile(made.n_pairs > 0, int(part.max()) + 2)
     return replace(divided, n_pairs=_counted(divided) * counts)
 
@@ -97,7 +100,10 @@ def among(made: Lags, rows: NDArray[np.intp]) -> Lags:
     """The bins of some spots (numbers that rise) of a section without parts, on the raster of all."""
     inside = np.zeros(made.n_obs, dtype=bool)
     inside[rows] = True
-    found = replace(made, pixel=made.pixel[rows], near=nearpairs.among(made.near, inside), n_obs=len(rows))
+    along = inside[made.order]
+    order = (np.cumsum(inside) - 1)[made.order[along]]
+    near = nearpairs.among(made.near, along)
+    found = replace(made, pixel=made.pixel[rows], order=order, near=near, n_obs=len(rows))
     return replace(found, n_pairs=_counted(found) * (made.n_pairs > 0))
 
 
@@ -109,7 +115,8 @@ def _counted(made: Lags) -> Float:
 def _move_near(where: Lags, fields: list[Float], wanted: list[tuple[int, int]], sums: Float) -> None:
     """Takes products of near pairs out of their bins on the raster and puts them into their own, field by field."""
     many = len(where.near) * len(fields[0]) > WORTH_THREADS and workers() > 1
-    nearpairs.move(where.near, int(where.bin.max()) + 1, fields, wanted, sums, many)
+    ordered = [f[:, where.order] for f in fields]
+    nearpairs.move(where.near, int(where.bin.max()) + 1, ordered, wanted, sums, many)
 
 
 def spacing(xy_um: Float) -> float:

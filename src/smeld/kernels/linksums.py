@@ -18,7 +18,7 @@ from smeld.kernels import crosscov
 from smeld.kernels._threads import workers
 
 Float = NDArray[np.float64]
-Int = NDArray[np.intp]
+Int = NDArray[np.integer]
 
 #: links beyond which they are gone through in so many parts, side by side; sums depend on their number
 MANY, PARTS = 500_000, 8
@@ -53,7 +53,7 @@ class Links:
     back: Int
     at: Int
     shape: tuple[int, int]
-    bin: Int
+    bin: NDArray[np.intp]
     towards: Float
     link: Int
     end: Int
@@ -63,9 +63,9 @@ class Links:
     n_pairs: Float
 
     @property
-    def pixel(self) -> Int:
+    def pixel(self) -> NDArray[np.intp]:
         """The flat pixel of each link's midpoint, int [m]."""
-        return self.at[:, 0] * self.shape[1] + self.at[:, 1]
+        return np.asarray(self.at[:, 0].astype(np.intp) * self.shape[1] + self.at[:, 1], dtype=np.intp)
 
     @property
     def of_links(self) -> tuple[Int, Int, Float, Int]:
@@ -76,16 +76,16 @@ class Links:
 def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
     """Links of an averaging matrix (row: receiver) between cells at ``xy_um`` [n_obs, 2]; a raster of one spacing."""
     edges = weights.tocoo()
-    sender, receiver = edges.col.astype(np.intp), edges.row.astype(np.intp)
+    sender, receiver = edges.col.astype(np.int32), edges.row.astype(np.int32)
     loop = sender == receiver
     cells = crosscov.lags(xy_um)
-    pixel = np.stack(np.divmod(cells.pixel, cells.shape[1]), axis=1)
+    pixel = np.stack(np.divmod(cells.pixel, cells.shape[1]), axis=1).astype(np.int32)
     step = xy_um[receiver] - xy_um[sender]
     towards = step / np.maximum(np.hypot(*step.T), np.finfo(np.float64).tiny)[:, None]
-    apart, loops = np.flatnonzero(~loop), np.flatnonzero(loop)
+    apart, loops = (np.flatnonzero(x).astype(np.int32) for x in (~loop, loop))
     link = np.concatenate([apart, apart, loops])
     cell = np.concatenate([sender[apart], receiver[apart], sender[loops]])
-    end = np.repeat(np.array([OUT, IN, LOOP], dtype=np.intp), [len(apart), len(apart), len(loops)])
+    end = np.repeat(np.array([OUT, IN, LOOP], dtype=np.int8), [len(apart), len(apart), len(loops)])
     order = np.argsort(cell, kind="stable")
     made = Links(
         sender=sender,
@@ -114,10 +114,11 @@ def links(weights: sparse.csr_matrix, xy_um: Float) -> Links:
 
 
 def _ways_back(sender: Int, receiver: Int, n: int) -> Int:
-    code, other = sender * n + receiver, receiver * n + sender
+    one, two = sender.astype(np.int64), receiver.astype(np.int64)
+    code, other = one * n + two, two * n + one
     order = np.argsort(code)
     found = order[np.minimum(np.searchsorted(code[order], other), max(len(code) - 1, 0))] if len(code) else order
-    return np.where((code[found] == other) & (sender != receiver), found, -1)
+    return np.where((code[found] == other) & (sender != receiver), found, -1).astype(np.int32)
 
 
 @dataclass(frozen=True)

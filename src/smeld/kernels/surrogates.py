@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,8 +134,15 @@ def _of_turn(given: _Given) -> Callable[[_Turn], Float]:
 
 def _kept(where: crosscov.Lags, whole: crosscov.Lags, side: Side, rows: NDArray[np.intp]) -> Side:
     """The side on some spots."""
-    filtered, plain = (f[:, rows] - f[:, rows].mean(axis=1, keepdims=True) for f in (side.filtered, side.plain))
-    return pairtest.sided(where, whole, filtered, plain, side.weights, side.power)
+    both = np.stack([side.filtered, side.plain], axis=1)[:, :, rows]
+    both -= both.mean(axis=2, keepdims=True)
+    empty = np.zeros((len(both), 0))
+
+    def sided(maps: Float) -> Side:
+        return pairtest.sided(where, whole, maps[:, 0], maps[:, 1], empty[: len(maps)], empty[: len(maps)])
+
+    found = pairtest.together(crosscov.in_threads(sided, both))
+    return replace(found, weights=side.weights, power=side.power)
 
 
 def inflation(pvalue: Float) -> float:

@@ -304,7 +304,7 @@ def _made(where: crosscov.Lags, place: torch.device) -> Raster:
     n_all = n_bins * (1 if where.part is None else len(parts) + 1)
     near = None
     if len(where.near):
-        first, second = (torch.as_tensor(i.astype(np.int64), device=place) for i in (where.near.i, where.near.j))
+        first, second = (torch.as_tensor(where.order[i], device=place) for i in (where.near.i, where.near.j))
         bins = (np.repeat(b, np.diff(where.near.first)) for b in where.near.bins(n_bins - nearpairs.N_FINE))
         near = (first, second, *(groups(b, n_all, place) for b in bins))
     return Raster(parts, groups(where.bin.ravel(), n_bins, place), near)
