@@ -2,9 +2,9 @@
 
 *Hard mixtures*: simulated spots of a dozen types, three pairs of them nearly alike, 200 to 2,000 counts a spot, a
 log-normal platform shift of standard deviation 1 between section and reference. *Pooled cells*: seqFISH+ cells pooled
-into 72 spots; profiles of types come from the other spots (six folds), solved from their known compositions. *Breast
-pair*: Visium spots, truth and reference from Xenium of the same block, cells by lineage; the reference's cells come
-from the other half of the tissue.
+into 72 spots; profiles of types come from the other spots (six folds, drawn five times), solved from their known
+compositions. *Breast pair*: Visium spots, truth and reference from Xenium of the same block, cells by lineage; the
+reference's cells come from the other half of the tissue.
 
 Intervals are scored where a type is present; true zeros apart, by whether the interval holds 0. NNLS solves raw counts
 against mean counts a cell of each type; its bootstrap draws genes.
@@ -40,8 +40,11 @@ PEERS = (("Tangram", "tangram"), ("Stereoscope", "scvi"))
 PEER = _measure.HERE / "peers" / "peer_deconvolve.py"
 #: types with less of the section are not judged by themselves
 COMMON = 0.02
-#: folds of pooled spots, and cells that are drawn from each type's profile
-N_FOLDS, PSEUDO_CELLS = 6, 30
+#: folds of pooled spots, draws of them (72 spots are few: one draw says little), and cells that are drawn from each
+#: type's profile
+N_FOLDS, N_FOLDINGS, PSEUDO_CELLS = 6, 5, 30
+#: peers take long: they are run on the first seed with so many counts a spot
+PEER_DEPTH = 600
 #: clusters of the Xenium section, counts a cell needs, and cells a spot needs for a truth
 N_CLUSTERS, MIN_COUNTS, MIN_CELLS = 30, 20, 3
 #: well-known markers of its lineages: clusters of one lineage are one type, as they are hard to tell apart in spots
@@ -122,8 +125,9 @@ def both(
     scored: NDArray[np.bool_],
     seed: int,
     compositions: tuple[str, ...] = ("estimate",),
+    peers: bool = False,
 ) -> list[dict[str, Any]]:
-    """Rows of smeld and NNLS for one section; ``scored`` [n_obs]."""
+    """Rows of smeld, NNLS and ``peers`` for one section; ``scored`` [n_obs]."""
     from smeld.tl import _deconvolve
 
     known, rows = truth.to_numpy()[scored], []
@@ -141,7 +145,7 @@ def both(
     seconds = time.perf_counter() - started
     low, high = (_of_all(b, names, truth)[scored] for b in bootstrap(spots, reference, seed))
     rows.append({"method": "NNLS, bootstrap of genes", **scores(known, plain, low, high), "seconds": seconds})
-    for name, env in PEERS:
+    for name, env in PEERS if peers else ():
         found, row = peer(name, env, spots, reference, seed)
         if found is not None:
             row |= scores(known, found.reindex(columns=truth.columns, fill_value=0.0).to_numpy()[scored])
@@ -282,7 +286,8 @@ def measure(*, seeds: int = 3, first: int = 0) -> dict[str, list[dict[str, Any]]
         found = []
         for seed in range(first, first + seeds):
             spots, reference, truth = hard(seed, depth)
-            found += both(spots, reference, truth, np.ones(spots.n_obs, dtype=bool), seed)
+            every, peers = np.ones(spots.n_obs, dtype=bool), seed == first and depth == PEER_DEPTH
+            found += both(spots, reference, truth, every, seed, peers=peers)
         rows += _means(found, {"counts a spot": depth, "seeds": seeds})
     return {"deconvolve": rows, "deconvolve_real": measure_real()}
 
@@ -290,7 +295,8 @@ def measure(*, seeds: int = 3, first: int = 0) -> dict[str, list[dict[str, Any]]
 def measure_real() -> list[dict[str, Any]]:
     rows = []
     if (FOLDER / "deconvolution").exists():
-        found = [row for fold in range(N_FOLDS) for row in both(*pooled(fold, 0), 0)]
+        draws = [(fold, seed) for seed in range(N_FOLDINGS) for fold in range(N_FOLDS)]
+        found = [row for fold, seed in draws for row in both(*pooled(fold, seed), seed)]
         rows += _means(found, {"section": "seqFISH+ cells, pooled"})
     if (FOLDER / "breast_visium_xenium_pair").exists():
         found = [row for half in (0, 1) for row in _breast_rows(*breast(half))]
