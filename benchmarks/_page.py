@@ -155,8 +155,8 @@ TABLES: dict[str, tuple[str, str]] = {
     "deconvolve_real": (
         "Proportions of cell types, real cells",
         "Pooled seqFISH+ cells, six folds, drawn five times; breast tissue, Visium with the Xenium cells under its "
-        "spots as truth, those of the other half as reference. Regression that sees the truth learns other spots' true compositions: no "
-        "method without them is expected to do better.",
+        "spots as truth, those of the other half as reference. Regression that sees the truth learns other spots' true "
+        "compositions: no method without them is expected to do better.",
     ),
     "deconvolve_speed": ("Proportions of cell types, speed", "Twenty types, 2,000 genes; two processor cores."),
     "niche_states": (
