@@ -1,6 +1,8 @@
 """A section of any size, written block by block: nothing of its size is held, so that ten million cells can be made.
 
-Domains and cell types are those of a simulated section of 50,000 cells, enlarged; every cell's counts are drawn anew.
+Domains are those of a simulated section of 50,000 cells, enlarged. A cell's type is that of one of the simulated cells
+nearest to it, drawn at random, so that types stay mixed as finely as there: enlarged patches of one type would be what
+a method finds. Its counts are drawn anew.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 BASE, BLOCK = 50_000, 50_000
+#: simulated cells of which one lends its type
+MIXED = 20
 #: values of a block, which is drawn dense
 MOST_VALUES = 25_000_000
 
@@ -44,9 +48,11 @@ def write(n_obs: int, n_genes: int, folder: Path, *, mean_counts: float | None =
     for start in range(0, n_obs, block):
         stop = min(start + block, n_obs)
         xy[start:stop] = rng.uniform(0, side, (stop - start, 2))
-        of[start:stop] = tree.query(xy[start:stop] / shrink)[1]
+        around = tree.query(xy[start:stop] / shrink, k=MIXED)[1]
+        of[start:stop] = around[:, 0]
+        own = around[np.arange(stop - start), rng.integers(0, MIXED, stop - start)]
         library = rng.lognormal(0.0, 0.4, stop - start)[:, None]
-        stored.append(rng.poisson(rates[kind[of[start:stop]]] * library).astype(np.float32))
+        stored.append(rng.poisson(rates[kind[own]] * library).astype(np.float32))
     stored.finish(n_obs)
     domain = base.obs["truth_domain"].astype("category")
     obs = pd.DataFrame(
