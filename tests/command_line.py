@@ -113,4 +113,4 @@ def old_result(folder: Path) -> dict[str, str]:
 def skip_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out figures and the report's page: most of the time of a small run, with tests of their own."""
     monkeypatch.setattr(pipeline, "save_figures", lambda adata, folder: [])
-    monkeypatch.setattr(pipeline, "report", lambda adata, path, **_: path.write_text("page"))
+    monkeypatch.setattr(pipeline, "write_report", lambda adata, path, **_: path.write_text("page"))

@@ -359,7 +359,7 @@ def _broken(monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException) ->
         "fuse": (pipeline.fusion, "fuse"),
         "domains": (pipeline.tl, "domains"),
         "markers": (pipeline.tl, "markers"),
-        "report": (pipeline, "report"),
+        "report": (pipeline, "write_report"),
     }
     monkeypatch.setattr(*homes[step], fails)
 

@@ -34,7 +34,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures and the page have tests of their own."""
     monkeypatch.setattr(_followup, "save_figures", lambda adata, folder: [])
-    monkeypatch.setattr(_followup, "report", lambda adata, path, **_: path.write_text("page"))
+    monkeypatch.setattr(_followup, "write_report", lambda adata, path, **_: path.write_text("page"))
 
 
 def call(capsys: Capture, result: Path, out: Path, *options: object) -> command_line.Called:

@@ -32,7 +32,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures and the page have tests of their own."""
     monkeypatch.setattr(_followup, "save_figures", lambda adata, folder: [])
-    monkeypatch.setattr(_followup, "report", lambda adata, path, **_: path.write_text("page"))
+    monkeypatch.setattr(_followup, "write_report", lambda adata, path, **_: path.write_text("page"))
 
 
 def test_a_folder_with_tables_and_report(result: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -59,7 +59,7 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures and the page have tests of their own."""
     monkeypatch.setattr(_followup, "save_figures", lambda adata, folder: [])
-    monkeypatch.setattr(_followup, "report", lambda adata, path, **_: path.write_text("page"))
+    monkeypatch.setattr(_followup, "write_report", lambda adata, path, **_: path.write_text("page"))
 
 
 def test_annotate_writes_what_the_task_finds(cells: Path, tmp_path: Path) -> None:
