@@ -234,8 +234,8 @@ def write_folder(
     """Result, tables, figures, report, and the ``record`` of settings and of the files that were read, ``inputs``."""
     io.write(adata, folder / pipeline.RESULT)
     pipeline.write_tables(tables, folder / pipeline.TABLES)
-    save_figures(adata, folder / pipeline.FIGURES)
     figures = folder / pipeline.FIGURES
+    save_figures(adata, figures)
     write_report(adata, folder / pipeline.REPORT, title=next(iter(inputs)), figures=figures)
     given = {k: v for k, v in vars(settings).items() if v is not None}
     files = {name: path for given, path in inputs.items() for name, path in _files(given, path).items()}

@@ -121,7 +121,7 @@ def test_windows_reduced_on_the_fly_are_those_of_the_reduced_image(factor: int, 
     pixels = np.random.default_rng(104).integers(0, 256, (53, 47, 3), dtype=np.uint8)
     white = np.full(3, 255, np.uint8)
     level = tiles.make_level(tiles._Array(pixels), factor, background=white, replace_void=False)
-    reduced = nuclei.Reduced(tiles._Array(pixels), factor)
+    reduced = tiles.Reduced(tiles._Array(pixels), factor)
     assert reduced.shape == level.source.shape and reduced.pad == level.pad
     height, width = min(size, reduced.shape[0] - top), min(size, reduced.shape[1] - left)
     if height > 0 and width > 0:

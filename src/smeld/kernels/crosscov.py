@@ -43,8 +43,8 @@ class Lags:
     ``order`` int [n_obs] the spots by pixel; ``bin`` int [shape] the bin of each lag; ``n_pairs`` [n_bins] the ordered
     pairs of different spots by bin, the first bin those within a pixel, 0 in bins that do not count; ``n_obs`` spots.
     ``near`` are pairs whose bins are finer than a pixel, for correlograms are steep there: its spots are numbered along
-    ``order``, so that those of a pair lie near in memory. With ``part`` (int [n_obs] from
-    0 on), pairs across parts and pairs within each part have bins of their own, one such set after the other.
+    ``order``, so that those of a pair lie near in memory. With ``part`` (int [n_obs] from 0 on), pairs across parts and
+    pairs within each part have bins of their own, one such set after the other.
     """
 
     pixel: NDArray[np.intp]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from smeld.kernels import crosscov, linksums
 from smeld.kernels._threads import workers
-from smeld.kernels.linksums import MEETING, N_ANGLES, N_MEETING, Links
+from smeld.kernels.linksums import MEETING, N_ANGLES, N_MEETING, Links, bin_of_two
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
@@ -107,11 +107,8 @@ def _meetings(
     back: Int,
     at: Int,
     towards: Float,
-    by_lag: Int,
-    meeting: Int,
+    bins: tuple[Int, Int, int, int],
     sums: tuple[Float, Float, Float],
-    n_angles: int,
-    n_bins: int,
     start: int,
     stop: int,
 ) -> None:
@@ -128,10 +125,8 @@ def _meetings(
                 if back[k] == l:
                     continue
                 cosine = towards[k, 0] * towards[l, 0] + towards[k, 1] * towards[l, 1]
-                angle = min(int((cosine + 1.0) * 0.5 * n_angles), n_angles - 1)
-                what = meeting[end[low + p], end[low + q]]
-                lag = by_lag[abs(at[k, 0] - at[l, 0]), abs(at[k, 1] - at[l, 1])]
-                b = (what * n_angles + angle) * n_bins + lag
+                down, right = at[k, 0] - at[l, 0], at[k, 1] - at[l, 1]
+                b = bin_of_two(bins, cosine, end[low + p], end[low + q], down, right)
                 product = weight[k] * weight[l]
                 other, t = of_link[l], stratum[l]
                 if a >= 0:
@@ -151,7 +146,7 @@ def _met(where: Links, classes: Classes, n_bins: int) -> Float:
         sums = _empty(N_MEETING * N_ANGLES * n_bins, n_classes)
         _meetings(
             where.weight, where.loop, classes.of_link, (where.link, where.end, where.first), where.back, where.at,
-            where.towards, where.bin, MEETING, (sums.same, sums.one, sums.every), N_ANGLES, n_bins, start, stop,
+            where.towards, (where.bin, MEETING, N_ANGLES, n_bins), (sums.same, sums.one, sums.every), start, stop,
         )  # fmt: skip
         return _of_fields(sums, classes.mean)
 

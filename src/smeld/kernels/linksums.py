@@ -137,6 +137,16 @@ class Fields:
 
 
 @njit(nogil=True, cache=True)
+def bin_of_two(bins: tuple[Int, Int, int, int], cosine: float, end: int, other: int, down: int, right: int) -> int:
+    """The bin of two links that meet: by their ends there, the angle between them and the lag of their midpoints;
+    ``bins`` the bin of every lag, ``MEETING``, and numbers of angles and of bins of lags."""
+    by_lag, meeting, n_angles, n_lags = bins
+    angle = min(int((cosine + 1.0) * 0.5 * n_angles), n_angles - 1)
+    lag = by_lag[np.uint64(abs(down)), np.uint64(abs(right))]
+    return int((meeting[np.uint64(end), np.uint64(other)] * n_angles + angle) * n_lags + lag)
+
+
+@njit(nogil=True, cache=True)
 def _meetings(
     of_links: tuple[Int, Int, Float, Int],
     of_ends: tuple[Int, Int, Int],
@@ -157,7 +167,6 @@ def _meetings(
     sender, receiver, weight, stratum = of_links
     link, end, first = of_ends
     of_sender, of_receiver, mean = fields
-    by_lag, meeting, n_angles, n_lags = bins
     n, most = of_sender.shape[1], 0
     for v in range(start, stop):
         most = max(most, first[v + 1] - first[v])
@@ -177,9 +186,7 @@ def _meetings(
             end_p, back_p = end[low + p], back[k]
             met[0, p], met[1, p], met[2, p], met[3, p], x[p], y[p] = k, end_p, row, column, x_p, y_p
             for q in range(p):
-                angle = min(int((x_p * x[q] + y_p * y[q] + 1.0) * 0.5 * n_angles), n_angles - 1)
-                lag = by_lag[np.uint64(abs(row - met[2, q])), np.uint64(abs(column - met[3, q]))]
-                b = (meeting[np.uint64(end_p), np.uint64(met[1, q])] * n_angles + angle) * n_lags + lag
+                b = bin_of_two(bins, x_p * x[q] + y_p * y[q], end_p, met[1, q], row - met[2, q], column - met[3, q])
                 bin_of[q] = none if met[0, q] == back_p else np.uint64(b)
             for q in range(p):
                 into, other = bin_of[q] * width, np.uint64(q) * width

@@ -9,7 +9,6 @@ judged alone, so that a nucleus is found or not by what lies within :func:`reach
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from smeld.kernels import texture as tx
-from smeld.kernels import tiles
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]
@@ -42,41 +40,6 @@ BETWEEN = (0.35, 0.5, 0.65)
 TRUNCATE = 3.0
 
 
-@dataclass(frozen=True)
-class Reduced:
-    """An image in pixels ``factor`` (odd) times as large on a side, made window by window: nothing is held.
-
-    The grid and the block means are those of ``tiles.make_level``, whose ``pad`` it takes.
-    """
-
-    image: tiles.Source
-    factor: int
-
-    @property
-    def pad(self) -> tuple[int, int]:
-        """(rows, columns) of native pixels added on each side."""
-        height, width = self.image.shape
-        return tiles._even_pad(height, self.factor), tiles._even_pad(width, self.factor)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        (height, width), (down, across) = self.image.shape, self.pad
-        return (height + 2 * down) // self.factor, (width + 2 * across) // self.factor
-
-    def window(self, top: int, left: int, height: int, width: int, fill: int = 255) -> UInt8:
-        """uint8 [height, width, 3] of a window inside the image; edge pixels are repeated in the pad."""
-        size = self.image.shape
-        first = [at * self.factor - pad for at, pad in zip((top, left), self.pad)]
-        last = [at + n * self.factor for at, n in zip(first, (height, width))]
-        low = [max(at, 0) for at in first]
-        high = [min(at, n) for at, n in zip(last, size)]
-        pixels = self.image.window(low[0], low[1], high[0] - low[0], high[1] - low[1], fill)
-        around = [(a - b, d - c) for a, b, c, d in zip(low, first, high, last)]
-        if any(sum(pair) for pair in around):
-            pixels = np.pad(pixels, (*around, (0, 0)), mode="edge")
-        return tiles._block_mean(pixels, self.factor)
-
-
 def reach_px(um_per_px: float) -> int:
     """How far around a nucleus, in pixels, the image says whether it is counted."""
     return math.ceil((TRUNCATE * max(SIGMAS_UM) + LONG_UM) / um_per_px) + 4
@@ -98,11 +61,8 @@ def centres(stain: Float32, um_per_px: float, *, above: float, sharpness: float)
 
 
 def _curvature(smoothed: Float32, sigma_px: float) -> Float32:
-    """-sigma^2 x Laplacian, [H, W]; sums in pairs, so that turning by 90 degrees changes no bit."""
-    s = np.pad(smoothed, 1, mode="edge")
-    around = s[:-2, 1:-1] + s[2:, 1:-1] + (s[1:-1, :-2] + s[1:-1, 2:])
-    out: Float32 = (4 * smoothed - around) * np.float32(sigma_px**2)
-    return out
+    """:func:`texture.curvature` of a map [H, W] whose edge is repeated, [H, W]."""
+    return np.asarray(tx.curvature(np.pad(smoothed, 1, mode="edge")[None], sigma_px)[0])
 
 
 def _peaks(here: Float32, dark: NDArray[np.bool_], sharpness: float) -> tuple[Float, Float]:

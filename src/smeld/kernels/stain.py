@@ -27,6 +27,10 @@ EMPTY_OD = 0.15
 ANGLE_PERCENTILE = 1.0
 #: an estimate is refused when a vector is further than this cosine from Ruifrok's, or the two are too near
 MIN_COSINE, MIN_ANGLE = 0.80, np.deg2rad(8.0)
+#: tissue with at most this share of coloured pixels is grey; darker than this in half of its pixels, fluorescence
+GREY_SHARE, DARK_LEVEL = 0.01, 64
+#: of a fluorescent nuclear stain the percentile that counts as its dark stain, as of haematoxylin
+BRIGHT = 0.99
 
 
 @dataclass(frozen=True)
@@ -154,3 +158,22 @@ def separate(tiles: UInt8, stains: Stains) -> tuple[Float32, Float32]:
             out += (table[:, channel] * unmix[channel, stain])[tiles[..., channel]]
         maps.append(np.maximum(out, 0.0, out=out))
     return maps[0], maps[1]
+
+
+def look(colours: NDArray[np.int64], background: NDArray[np.uint8]) -> tuple[bool, bool]:
+    """(whether what is not empty slide is grey, whether it is mostly dark), of :func:`colour_counts`."""
+    rgb, number = _colours(colours)
+    seen = np.linalg.norm(density(rgb, background), axis=1) > EMPTY_OD
+    rgb, number = rgb[seen], number[seen]
+    if not len(rgb):
+        return False, False
+    most = rgb.max(axis=1)
+    coloured, dark = (float(number[where].sum()) for where in (most > rgb.min(axis=1), most < DARK_LEVEL))
+    return coloured <= GREY_SHARE * number.sum(), dark > number.sum() / 2
+
+
+def bright(colours: NDArray[np.int64]) -> tuple[float, float]:
+    """(the nuclear stain's high intensity, its threshold), 0..1."""
+    rgb, number = _colours(colours)
+    values = rgb[:, 0] / 255.0
+    return max(_quantile(values, number, BRIGHT), 0.1), _otsu(values, number)

@@ -138,15 +138,20 @@ def haralick(joint: Float) -> tuple[Float, Float, Float]:
     return contrast, homogeneity, np.maximum(entropy, 0.0)
 
 
+def curvature(s: Float32, sigma_px: float) -> Float32:
+    """-sigma^2 x Laplacian of maps [n, H, W], [n, H-2, W-2]; sums in pairs, so that turning by 90 degrees changes no
+    bit."""
+    around = s[:, :-2, 1:-1] + s[:, 2:, 1:-1] + (s[:, 1:-1, :-2] + s[:, 1:-1, 2:])
+    return np.asarray((4 * s[:, 1:-1, 1:-1] - around) * np.float32(sigma_px**2))
+
+
 def blobs(smoothed: Float32, *, above: float, sigma_px: float, sharpness: float) -> NDArray[np.bool_]:
     """Centres of dark blobs [n, S-4, S-4]: peaks of -sigma^2 x Laplacian (Lindeberg 1998) of a smoothed map.
 
     A peak counts if the smoothed map there is over ``above`` and the scale-normalised Laplacian over
     ``sharpness``. The two outermost rings, where neighbours are missing, are left out.
     """
-    s = smoothed
-    around = s[:, :-2, 1:-1] + s[:, 2:, 1:-1] + (s[:, 1:-1, :-2] + s[:, 1:-1, 2:])
-    response = (4 * s[:, 1:-1, 1:-1] - around) * np.float32(sigma_px**2)
+    s, response = smoothed, curvature(smoothed, sigma_px)
     centre = response[:, 1:-1, 1:-1]
     size = response.shape[1]
     peak: NDArray[np.bool_] = (centre > sharpness) & (s[:, 2:-2, 2:-2] > above)

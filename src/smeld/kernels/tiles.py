@@ -132,7 +132,7 @@ def make_level(image: Source, factor: int, *, background: UInt8, replace_void: b
     height, width = image.shape
     pad = _even_pad(height, factor), _even_pad(width, factor)
     if factor == 1:
-        source = _Cleaned(image, background) if replace_void and height * width > LAZY_ABOVE_PX else image
+        source = Cleaned(image, background) if replace_void and height * width > LAZY_ABOVE_PX else image
         if not replace_void or source is not image:
             return Level(source, 1, (0, 0), background, reduction)
     rows, cols = (height + 2 * pad[0]) // factor, (width + 2 * pad[1]) // factor
@@ -183,7 +183,7 @@ def _shares(size: int, pad: int, factor: int, reduction: float, n_copy: int) -> 
 
 
 @dataclass(frozen=True)
-class _Cleaned:
+class Cleaned:
     """An image too large to be held, void replaced by the background in every window that is read."""
 
     image: Source
@@ -308,3 +308,38 @@ def batches(
         rows = slice(first, min(first + batch_size, len(xy_px)))
         tiles = cut(level, xy_px[rows], side_px)
         yield rows, tiles if out_px is None else resized(tiles, out_px)
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """An image in pixels ``factor`` (odd) times as large on a side, made window by window: nothing is held.
+
+    The grid and the block means are those of :func:`make_level`, whose ``pad`` it has.
+    """
+
+    image: Source
+    factor: int
+
+    @property
+    def pad(self) -> tuple[int, int]:
+        """(rows, columns) of native pixels added on each side."""
+        height, width = self.image.shape
+        return _even_pad(height, self.factor), _even_pad(width, self.factor)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        (height, width), (down, across) = self.image.shape, self.pad
+        return (height + 2 * down) // self.factor, (width + 2 * across) // self.factor
+
+    def window(self, top: int, left: int, height: int, width: int, fill: int = 255) -> UInt8:
+        """uint8 [height, width, 3] of a window inside the image; edge pixels are repeated in the pad."""
+        size = self.image.shape
+        first = [at * self.factor - pad for at, pad in zip((top, left), self.pad)]
+        last = [at + n * self.factor for at, n in zip(first, (height, width))]
+        low = [max(at, 0) for at in first]
+        high = [min(at, n) for at, n in zip(last, size)]
+        pixels = self.image.window(low[0], low[1], high[0] - low[0], high[1] - low[1], fill)
+        around = [(a - b, d - c) for a, b, c, d in zip(low, first, high, last)]
+        if any(sum(pair) for pair in around):
+            pixels = np.pad(pixels, (*around, (0, 0)), mode="edge")
+        return _block_mean(pixels, self.factor)

@@ -29,10 +29,6 @@ COPY_UM_PER_PX = 1.0
 BLOCK_PX = 1024
 #: spots this far apart that say nothing of their size are taken for Visium's, and how far the distance may be off
 VISIUM_PITCH_UM, VISIUM_SPOT_UM, PITCH_SHARE = 100.0, 55.0, 0.05
-#: tissue with at most this share of coloured pixels is grey; darker than this in half of its pixels, fluorescence
-GREY_SHARE, DARK_LEVEL = 0.01, 64
-#: of a fluorescent nuclear stain the percentile that counts as its dark stain, as of haematoxylin
-BRIGHT = 0.99
 
 
 @dataclass(frozen=True)
@@ -191,9 +187,9 @@ def _seen(image: _image.Image, xy_px: Float, order: NDArray[np.intp], side_um: f
     side = max(3, 2 * round(side_um / um_per_px / 2) + 1)
     cut = Cut(level, side, TileSpec(side, um_per_px, "cpu"), "")
     colours = section_colours(cut, xy_px, order).colours
-    grey, dark = _look(colours, background)
+    grey, dark = stain.look(colours, background)
     if grey and dark:
-        top, above = _bright(colours)
+        top, above = stain.bright(colours)
         black = tiles.Level(level.source, level.factor, level.pad, np.zeros(3, np.uint8), level.reduction)
         return _Seen(black, um_per_px, "fluorescence", _intensity, kernel.ABOVE * above, kernel.SHARPNESS * top)
     if grey or dark:
@@ -217,27 +213,8 @@ def _level(image: _image.Image, background: NDArray[np.uint8], *, replace_void: 
     """(the image in pixels of about .75 um, which are made as windows are read, their size in um)."""
     stored = image.at(COPY_UM_PER_PX / image.um_per_px)
     factor = tiles.odd_factor(stored.um_per_px, UM_PER_PX)
-    source = kernel.Reduced(tiles._Cleaned(stored, background) if replace_void else stored, factor)
+    source = tiles.Reduced(tiles.Cleaned(stored, background) if replace_void else stored, factor)
     return tiles.Level(source, factor, source.pad, background, stored.reduction), stored.um_per_px * factor
-
-
-def _look(colours: NDArray[np.int64], background: NDArray[np.uint8]) -> tuple[bool, bool]:
-    """(whether what is not empty slide is grey, whether it is mostly dark), of ``stain.colour_counts``."""
-    rgb, number = stain._colours(colours)
-    seen = np.linalg.norm(stain.density(rgb, background), axis=1) > stain.EMPTY_OD
-    rgb, number = rgb[seen], number[seen]
-    if not len(rgb):
-        return False, False
-    most = rgb.max(axis=1)
-    coloured, dark = (float(number[where].sum()) for where in (most > rgb.min(axis=1), most < DARK_LEVEL))
-    return coloured <= GREY_SHARE * number.sum(), dark > number.sum() / 2
-
-
-def _bright(colours: NDArray[np.int64]) -> tuple[float, float]:
-    """(the nuclear stain's high intensity, its threshold), 0..1."""
-    rgb, number = stain._colours(colours)
-    values = rgb[:, 0] / 255.0
-    return max(stain._quantile(values, number, BRIGHT), 0.1), stain._otsu(values, number)
 
 
 def _intensity(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
