@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import _registration
 import numpy as np
 import pandas as pd
 from _datasets import FOLDER
@@ -62,7 +64,19 @@ def measure() -> dict[str, list[dict[str, Any]]]:
 
 
 def read() -> tuple[Any, Any]:
-    """Visium and Xenium, micrometres."""
+    """Visium and Xenium in the frame of Visium, micrometres."""
+    visium, xenium = as_given()
+    xenium.obsm["spatial_um"] = _places().copy()
+    return visium, xenium
+
+
+@cache
+def _places() -> np.ndarray:
+    return _registration.registered(*as_given())
+
+
+def as_given() -> tuple[Any, Any]:
+    """In the frame that the tables share, which is a rough one."""
     import smeld as sm
 
     visium, xenium = (sm.read(FOLDER / path, um_per_unit=UM_PER_UNIT) for path in (VISIUM, XENIUM))

@@ -44,6 +44,9 @@ ENVS = {
     "liana": Env("3.11", ("liana==1.10.0", SCANPY)),
     "tangram": Env("3.11", ("tangram-sc", TORCH, SCANPY)),
     "scvi": Env("3.11", ("scvi-tools==1.4.2", TORCH, SCANPY)),
+    "rctd": Env("3.11", ("rctd-py==0.4.0", TORCH, SCANPY)),
+    "flashdeconv": Env("3.11", ("flashdeconv==0.2.0", SCANPY)),
+    "cell2location": Env("3.11", ("cell2location==0.1.5", TORCH, SCANPY)),
     # stLearn 1.4.1 asks for Python 3.12 and torch; torch only runs its CNN, which is not measured here
     "stlearn": Env(
         "3.12",
