@@ -3,8 +3,10 @@
 *Hard mixtures*: simulated spots of a dozen types, three pairs of them nearly alike, 200 to 2,000 counts a spot, a
 log-normal platform shift of standard deviation 1 between section and reference. *Pooled cells*: seqFISH+ cells pooled
 into 72 spots; profiles of types come from the other spots (six folds, drawn five times), solved from their known
-compositions. *Breast pair*: Visium spots, truth and reference from Xenium of the same block, cells by lineage; the
-reference's cells come from the other half of the tissue.
+compositions. *Pooled Xenium cells*: those of the breast block under its Visium spots, cells by lineage, as they are and
+thinned by a log-normal factor a gene of standard deviation 1; the reference's cells come from the other half of the
+tissue. *Breast pair*: the Visium spots themselves, truth and reference as before; the two tables are registered by the
+genes that both measure.
 
 Intervals are scored where a type is present; true zeros apart, by whether the interval holds 0. NNLS solves raw counts
 against mean counts a cell of each type; its bootstrap draws genes.
@@ -20,6 +22,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +41,13 @@ DEPTHS = (200, 600, 2000)
 N_SPOTS, N_GENES, N_TYPES, N_CELLS = 1500, 1000, 12, 200
 N_BOOTSTRAP, LEVEL = 20, 0.9
 #: other methods and their environments
-PEERS = (("Tangram", "tangram"), ("Stereoscope", "scvi"))
+PEERS = (
+    ("Tangram", "tangram"),
+    ("Stereoscope", "scvi"),
+    ("cell2location", "cell2location"),
+    ("RCTD", "rctd"),
+    ("FlashDeconv", "flashdeconv"),
+)
 PEER = _measure.HERE / "peers" / "peer_deconvolve.py"
 #: types with less of the section are not judged by themselves
 COMMON = 0.02
@@ -45,6 +56,11 @@ COMMON = 0.02
 N_FOLDS, N_FOLDINGS, PSEUDO_CELLS = 6, 5, 30
 #: peers take long: they are run on the first seed with so many counts a spot
 PEER_DEPTH = 600
+#: the reference's own composition, and that with the number of cells of every spot
+OF_REFERENCE = {"composition": "reference"}
+COUNTED = OF_REFERENCE | {"n_cells": "n_cells"}
+#: draws of the platform's factors of genes, and the share of the genes that are not thinned
+N_PLATFORMS, PLATFORM_SD, NOT_THINNED = 3, 1.0, 0.1
 #: clusters of the Xenium section, counts a cell needs, and cells a spot needs for a truth
 N_CLUSTERS, MIN_COUNTS, MIN_CELLS = 30, 20, 3
 #: well-known markers of its lineages: clusters of one lineage are one type, as they are hard to tell apart in spots
@@ -124,21 +140,20 @@ def both(
     truth: pd.DataFrame,
     scored: NDArray[np.bool_],
     seed: int,
-    compositions: tuple[str, ...] = ("estimate",),
+    told: Mapping[str, dict[str, Any]] | None = None,
     peers: bool = False,
 ) -> list[dict[str, Any]]:
-    """Rows of smeld, NNLS and ``peers`` for one section; ``scored`` [n_obs]."""
+    """Rows of smeld, NNLS and ``peers`` for one section; ``scored`` [n_obs]; ``told`` is what smeld is told besides."""
     from smeld.tl import _deconvolve
 
     known, rows = truth.to_numpy()[scored], []
-    for composition in compositions:
+    for what, settings in ({"": {}} | dict(told or {})).items():
         started = time.perf_counter()
-        found = _deconvolve.deconvolve(spots, reference, composition=composition, seed=seed)
+        found = _deconvolve.deconvolve(spots, reference, seed=seed, **settings)
         seconds = time.perf_counter() - started
         parts = [f.reindex(columns=truth.columns, fill_value=0.0).to_numpy()[scored] for f in
                  (found.proportions, found.low, found.high)]  # fmt: skip
-        name = "sm.tl.deconvolve" + ", composition of the reference" * (composition == "reference")
-        rows.append({"method": name, **scores(known, *parts), "seconds": seconds})
+        rows.append({"method": "sm.tl.deconvolve" + what, **scores(known, *parts), "seconds": seconds})
     names = [name for name in truth.columns if name in found.proportions]
     started = time.perf_counter()
     plain = _of_all(least_squares(spots, reference), names, truth)[scored]
@@ -237,27 +252,76 @@ def pooled(fold: int, seed: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.boo
     return spots, reference, truth, held
 
 
-def breast(half: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.bool_]]:
-    """(spots, reference, truth, spots that are scored): Xenium's cells by lineage, the halves left and right."""
-    import lr_platforms
+@dataclass(frozen=True)
+class Block:
+    """The breast block: Visium ``spots``, Xenium ``cells`` by lineage, the ``spot`` that each lies under (-1: none),
+    the ``truth`` [n_spots, n_types], and which spots and cells are on the ``left``."""
 
-    import smeld as sm
+    spots: Any
+    cells: Any
+    spot: NDArray[np.intp]
+    truth: pd.DataFrame
+    left: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+    def half(self, half: int) -> tuple[Any, NDArray[np.bool_]]:
+        """(reference from the other half, spots that are scored)."""
+        scored = (self.left[0] == (half == 0)) & (self.spots.obs["n_cells"] >= MIN_CELLS).to_numpy()
+        return self.cells[self.left[1] != (half == 0)].copy(), scored
+
+
+@cache
+def block() -> Block:
+    import lr_platforms
 
     spots, cells = lr_platforms.read()
     cells = cells[np.asarray(cells.X.sum(axis=1)).ravel() >= MIN_COUNTS].copy()
-    sm.fuse(spots, seed=0)
     cells.obs["cell_type"] = label = lineages(cells)
     names = sorted(set(label))
     near = lr_platforms.nearest_spot(spots, cells)
-    on = (near["um"] <= lr_platforms.SPOT_UM / 2).to_numpy()
+    spot = near["spot"].where(near["um"] <= lr_platforms.SPOT_UM / 2, -1).to_numpy(dtype=np.intp)
     counted = np.zeros((spots.n_obs, len(names)))
-    np.add.at(counted, (near["spot"].to_numpy(dtype=int)[on], np.searchsorted(names, label[on])), 1)
-    n_cells = counted.sum(axis=1)
+    np.add.at(counted, (spot[spot >= 0], np.searchsorted(names, label[spot >= 0])), 1)
+    spots.obs["n_cells"] = n_cells = counted.sum(axis=1)
     truth = pd.DataFrame(counted / np.maximum(n_cells, 1)[:, None], index=spots.obs_names, columns=names)
     middle = np.median(spots.obsm["spatial_um"][:, 0])
     left, cells_left = (x.obsm["spatial_um"][:, 0] < middle for x in (spots, cells))
-    reference = cells[cells_left != (half == 0)].copy()
-    return spots, reference, truth, (left == (half == 0)) & (n_cells >= MIN_CELLS)
+    return Block(spots, cells, spot, truth, (left, cells_left))
+
+
+def breast(half: int) -> tuple[Any, Any, pd.DataFrame, NDArray[np.bool_]]:
+    """(spots, reference, truth, spots that are scored) of Visium."""
+    import smeld as sm
+
+    reference, scored = block().half(half)
+    spots = block().spots.copy()
+    sm.fuse(spots, seed=0)
+    return spots, reference, block().truth, scored
+
+
+def pooled_xenium(half: int, platform: int | None) -> tuple[Any, Any, pd.DataFrame, NDArray[np.bool_]]:
+    """The same of Xenium's cells pooled under the spots; ``platform`` is the seed of factors of genes, None: none."""
+    import anndata
+
+    from smeld.kernels.graph import spatial_graph
+
+    made = block()
+    reference, scored = made.half(half)
+    here = np.flatnonzero(made.spot >= 0)
+    member = sparse.csr_matrix(
+        (np.ones(len(here)), (made.spot[here], here)), shape=(made.spots.n_obs, made.cells.n_obs)
+    )
+    counts = sparse.coo_matrix(member @ made.cells.X)
+    if platform is not None:
+        rng = np.random.default_rng(platform)
+        factor = np.exp(PLATFORM_SD * rng.standard_normal(counts.shape[1]))
+        factor = np.minimum(factor / np.quantile(factor, 1 - NOT_THINNED), 1)
+        counts.data = rng.binomial(counts.data.astype(int), factor[counts.col])
+    has = (made.spots.obs["n_cells"] >= MIN_CELLS).to_numpy()
+    spots = anndata.AnnData(sparse.csr_matrix(counts, dtype=np.float32), obs=made.spots.obs, var=made.cells.var[[]])
+    spots.obsm["spatial"] = spots.obsm["spatial_um"] = np.asarray(made.spots.obsm["spatial_um"])
+    spots = spots[has].copy()
+    spots.obsp["sme_weights"] = spatial_graph(spots.obsm["spatial_um"]).connectivities
+    return spots, reference, made.truth[has], scored[has]
 
 
 def lineages(cells: Any) -> NDArray[Any]:
@@ -299,6 +363,10 @@ def measure_real() -> list[dict[str, Any]]:
         found = [row for fold, seed in draws for row in both(*pooled(fold, seed), seed)]
         rows += _means(found, {"section": "seqFISH+ cells, pooled"})
     if (FOLDER / "breast_visium_xenium_pair").exists():
+        for what, platforms in (("", (None,)), (", genes thinned", range(N_PLATFORMS))):
+            told = {", told composition and cells": COUNTED}
+            found = [row for p in platforms for half in (0, 1) for row in both(*pooled_xenium(half, p), p or 0, told)]
+            rows += _means(found, {"section": "Xenium cells, pooled" + what})
         found = [row for half in (0, 1) for row in _breast_rows(*breast(half))]
         rows += _means(found, {"section": "breast, Visium with Xenium"})
     return rows
@@ -307,7 +375,7 @@ def measure_real() -> list[dict[str, Any]]:
 def _breast_rows(spots: Any, reference: Any, truth: pd.DataFrame, scored: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """And how far one comes who sees the truth: regression on panel genes, five folds of the scored spots."""
     return [
-        *both(spots, reference, truth, scored, 0, ("estimate", "reference")),
+        *both(spots, reference, truth, scored, 0, {", told composition": OF_REFERENCE}),
         {
             "method": "ridge regression that sees the truth",
             **scores(truth.to_numpy()[scored], _seen(spots, reference, truth, scored)),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, sparse, stats
 
-from smeld.kernels import deconvolution, genesketch, platformshift, spotmodel
+from smeld.kernels import deconvolution, genesketch, platformshift, spotdraws, spotmodel, typeprofiles
 
 
 def _simple(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +54,44 @@ def test_deep_counts_give_the_proportions_back_and_narrow_intervals() -> None:
     assert (found.high - found.low).max() < 0.12
 
 
+def test_intervals_of_shares_of_cells_hold_where_cells_of_a_type_differ_in_content() -> None:
+    profile = np.random.default_rng(0).lognormal(0, 1, (3, 40))
+    rng, n, n_cells, spread = np.random.default_rng(1), 400, 8, 0.5
+    kind = rng.choice(3, (n, n_cells), p=[0.5, 0.3, 0.2])
+    content = rng.gamma(1 / spread**2, spread**2, (n, n_cells))
+    share, held = np.zeros((2, n, 3))
+    for k in range(3):
+        share[:, k], held[:, k] = (kind == k).mean(axis=1), (content * (kind == k)).sum(axis=1) / n_cells
+    counts = rng.poisson(5_000 * held @ (profile / profile.sum(axis=1).mean())).astype(np.float32)
+    covered = []
+    for uneven in (None, np.full(3, spread**2)):
+        found = deconvolution.posterior(
+            counts,
+            profile.T[None],
+            np.zeros((40, 2)),
+            np.tile(np.float32([0.5, 0.3, 0.2]), (n, 1)),
+            np.ones((1, 3)),
+            deconvolution.Prior(np.full(3, 8.0), np.full(n, float(n_cells))),
+            n_draws=200,
+            upper=0.1,
+            uneven=uneven,
+        )
+        covered.append(((found.low <= share + 1e-6) & (share <= found.high + 1e-6))[share > 0].mean())
+    assert covered[0] < 0.4  # contents are known all but exactly, shares of cells are not
+    assert 0.85 < covered[1] < 0.97
+
+
+def test_unevenness_is_what_cells_of_a_type_differ_in_content_by() -> None:
+    rng = np.random.default_rng(2)
+    label = np.repeat([0, 1], 4000)
+    sizes = np.where(label == 0, rng.gamma(4, 1 / 4, 8000), rng.gamma(25, 1 / 25, 8000))
+    counts = rng.poisson(sizes[:, None] * rng.lognormal(0, 1, 30) * np.where(label == 0, 1.0, 3.0)[:, None])
+    found = typeprofiles.unevenness(sparse.csr_matrix(counts), label, 2)
+    np.testing.assert_allclose(found, [0.25, 0.04], atol=0.02)
+    alike = rng.poisson(np.full((8000, 30), 2.0))
+    assert (typeprofiles.unevenness(sparse.csr_matrix(alike), label, 2) < 0.005).all()
+
+
 @given(st.floats(0.01, 0.9), st.floats(1.5, 30.0), st.floats(1.0, 20.0))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_prior_law_has_the_moments_that_are_asked_for(m: float, concentration: float, cells: float) -> None:
@@ -74,7 +112,7 @@ def test_prior_law_has_the_moments_that_are_asked_for(m: float, concentration: f
 def test_draws_of_a_cut_normal_follow_it() -> None:
     state = np.array([7], dtype=np.uint64)
     for mean, sd in ((1.0, 0.5), (-1.0, 0.4), (0.1, 1.0)):
-        drawn = [deconvolution._cut_normal(mean, sd, state) for _ in range(4000)]
+        drawn = [spotdraws.cut_normal(mean, sd, state) for _ in range(4000)]
         law = stats.truncnorm(-mean / sd, np.inf, loc=mean, scale=sd)
         assert stats.kstest(drawn, law.cdf).pvalue > 1e-3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from smeld.kernels import spotmodel
+from smeld.kernels import spotmodel, typeprofiles
 
 N_TYPES, N_GENES, SIDE = 8, 240, 18
 
@@ -53,7 +53,7 @@ def test_profiles_of_few_cells_are_nearer_to_the_truth_and_no_wider_than_it() ->
     profile = _profiles(rng)
     reference, label = _cells(profile, 12, rng)
     raw = np.array([np.asarray(reference[label == k].mean(axis=0)).ravel() for k in range(N_TYPES)])
-    found = spotmodel.type_profiles(reference, label, N_TYPES)
+    found = typeprofiles.means(reference, label, N_TYPES)
     np.testing.assert_allclose(found.sum(axis=1), raw.sum(axis=1), rtol=1e-5)  # types' totals are kept
 
     def told(values: np.ndarray) -> np.ndarray:
@@ -68,12 +68,12 @@ def test_profiles_of_few_cells_are_nearer_to_the_truth_and_no_wider_than_it() ->
     # a type that is measured better by a constant has a profile that is higher by it, and the others stay as they are
     scale = np.where(np.arange(N_TYPES) == 2, 3.0, 1.0)
     scaled = sparse.csr_matrix(sparse.diags(scale[label]) @ reference)
-    np.testing.assert_allclose(spotmodel.type_profiles(scaled, label, N_TYPES), found * scale[:, None], rtol=1e-9)
+    np.testing.assert_allclose(typeprofiles.means(scaled, label, N_TYPES), found * scale[:, None], rtol=1e-9)
 
 
 def test_many_cells_leave_profiles_as_they_are() -> None:
     rng = np.random.default_rng(103)
     reference, label = _cells(_profiles(rng), 1500, rng)
     raw = np.array([np.asarray(reference[label == k].mean(axis=0)).ravel() for k in range(N_TYPES)])
-    found = spotmodel.type_profiles(reference, label, N_TYPES)
+    found = typeprofiles.means(reference, label, N_TYPES)
     assert np.abs(np.log(found / raw)).mean() < 0.02

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 
 import smeld as sm
 from smeld import _adapt, _check, _keys
-from smeld.kernels import platformshift, spotmodel
+from smeld.kernels import platformshift, spotmodel, typeprofiles
 from smeld.kernels.graph import spatial_graph
 from smeld.tl import _deconvolve, _reference
 
@@ -157,7 +157,7 @@ def test_a_given_composition_is_what_the_sections_sum_is_taken_to_hold(pair: tup
     ref = _reference.checked(spots, cells, "cell_type")
     counts = _adapt.counts(spots)
     scale = spotmodel.type_scales(counts, ref.genes, ref.counts, ref.label, asked)
-    profile = spotmodel.type_profiles(ref.counts, ref.label, 5) * scale[:, None]
+    profile = typeprofiles.means(ref.counts, ref.label, 5) * scale[:, None]
     pooled = np.asarray(counts.sum(axis=0), dtype=float)[:, ref.genes]
     np.testing.assert_allclose(platformshift.estimate(pooled, profile).shares[0], asked, atol=0.02)
     given = dict(zip(ref.names, asked))

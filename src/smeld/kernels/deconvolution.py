@@ -18,6 +18,8 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import special
 
+from smeld.kernels.spotdraws import between, cut_normal, log_normal_cdf, normal, uniform
+
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
@@ -73,6 +75,7 @@ def posterior(
     n_draws: int,
     upper: float = 0.0,
     lower: float = 0.05,
+    uneven: Float | None = None,
     seed: int = 0,
     first: int = 0,
 ) -> Posterior:
@@ -95,6 +98,9 @@ def posterior(
     upper, lower
         Probability above an interval, given presence: ``upper`` times the standard deviation over the probability of
         presence, for a wide interval of what is hardly there buys little (see ``tail_scale``); and below it.
+    uneven
+        Variance of the content of one cell over its squared mean, by type [n_types]: intervals, and ``square``, are
+        then those of shares of cells, of which a spot has ``prior.n_cells``. None: of contents.
     seed, first
         Draws depend on the seed and on ``first`` plus the number of the row.
     """
@@ -111,6 +117,7 @@ def posterior(
         n_draws,
         upper,
         lower,
+        np.zeros(mean.shape[1]) if uneven is None else uneven,
         np.uint64(seed),
         np.uint64(first),
         _RATIO[::-1].copy(),
@@ -154,54 +161,6 @@ def tail_scale(found: Posterior, level: float, lower: float) -> float:
 
 
 @njit(cache=True)
-def _next(state):  # type: ignore[no-untyped-def]
-    """Uniform in (0, 1) by splitmix64 (Steele, Lea & Flood 2014); the state is one number a spot."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return (float(z >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
-
-
-@njit(cache=True)
-def _log_normal_cdf(x):  # type: ignore[no-untyped-def]
-    if x > -6.0:
-        return math.log(0.5 * math.erfc(-x / 1.4142135623730951))
-    # asymptotic series of the tail
-    return -0.5 * x * x - math.log(-x) - 0.9189385332046727 + math.log1p(-1 / (x * x) + 3 / (x * x * x * x))
-
-
-@njit(cache=True)
-def _cut_normal(mean, sd, state):  # type: ignore[no-untyped-def]
-    """A draw of a normal law cut at zero (Robert 1995)."""
-    lower = -mean / sd
-    if lower < 0.45:
-        while True:
-            radius = math.sqrt(-2 * math.log(_next(state)))
-            z = radius * math.cos(6.283185307179586 * _next(state))
-            if z > lower:
-                return mean + sd * z
-    rate = 0.5 * (lower + math.sqrt(lower * lower + 4))
-    while True:
-        z = lower - math.log(_next(state)) / rate
-        if math.log(_next(state)) <= -0.5 * (z - rate) ** 2:
-            return mean + sd * z
-
-
-@njit(cache=True)
-def _between(value, grid, values):  # type: ignore[no-untyped-def]
-    """Linear interpolation on an ascending grid, held at its ends."""
-    if value <= grid[0]:
-        return values[0]
-    if value >= grid[-1]:
-        return values[-1]
-    lo = np.searchsorted(grid, value) - 1
-    part = (value - grid[lo]) / (grid[lo + 1] - grid[lo])
-    return values[lo] + part * (values[lo + 1] - values[lo])
-
-
-@njit(cache=True)
 def _prior_of(m, concentration, n_cells, ratios, xs, means, out):  # type: ignore[no-untyped-def]
     """(log odds of presence, mean and precision of the normal law that is cut at zero) of one type."""
     absent = math.exp(n_cells * math.log1p(-m)) if m < 1 else 0.0
@@ -209,8 +168,8 @@ def _prior_of(m, concentration, n_cells, ratios, xs, means, out):  # type: ignor
     where = m / present
     variance = (m * (1 - m) / concentration + m * m) / present - where * where
     sd = math.sqrt(max(variance, 0.0625 * where * where))
-    x = _between(sd / where, ratios, xs)
-    parent = where / _between(sd / where, ratios, means)
+    x = between(sd / where, ratios, xs)
+    parent = where / between(sd / where, ratios, means)
     out[0] = math.log(present) - math.log(max(absent, 1e-12))
     out[1] = x * parent
     out[2] = 1.0 / (parent * parent)
@@ -290,7 +249,7 @@ def _terms_of(square, laws, terms):  # type: ignore[no-untyped-def]
         terms[k, 0] = square[k, k] + precise
         terms[k, 1] = 1.0 / math.sqrt(terms[k, 0])
         terms[k, 2] = log_odds + 0.5 * (math.log(precise / terms[k, 0]) - precise * where * where)
-        terms[k, 2] -= _log_normal_cdf(where * math.sqrt(precise))
+        terms[k, 2] -= log_normal_cdf(where * math.sqrt(precise))
 
 
 @njit(cache=True)
@@ -303,10 +262,10 @@ def _sweep(square, slope, laws, terms, p, shown, odds, state):  # type: ignore[n
     for k in range(n_types):
         sd = terms[k, 1]
         middle = (slope[k] + square[k, k] * p[k] + laws[k, 2] * laws[k, 1]) * sd * sd
-        log_odds = terms[k, 2] + 0.5 * terms[k, 0] * middle * middle + _log_normal_cdf(middle / sd)
+        log_odds = terms[k, 2] + 0.5 * terms[k, 0] * middle * middle + log_normal_cdf(middle / sd)
         odds[k] = 1.0 / (1.0 + math.exp(-min(max(log_odds, -700.0), 700.0)))
-        shown[k] = _cut_normal(middle, sd, state)
-        drawn = shown[k] if _next(state) < odds[k] else 0.0
+        shown[k] = cut_normal(middle, sd, state)
+        drawn = shown[k] if uniform(state) < odds[k] else 0.0
         change = drawn - p[k]
         p[k] = drawn
         if change != 0.0:
@@ -336,21 +295,41 @@ def _quantile(bins, share):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _keep(p, shown, odds, bins, moments):  # type: ignore[no-untyped-def]
-    """Add one round of draws, as shares of their sum, to moments [n_types, 3] and bins [n_types, N_BINS]."""
+def _cells_of(p, uneven, n_cells, cells, state):  # type: ignore[no-untyped-def]
+    """Cells a unit of content, by type: a few cells have more or less than their type's mean, which is what a content
+    is told in."""
     total = p.sum()
     for k in range(p.size):
-        share = shown[k] / max(total - p[k] + shown[k], 1e-300)
+        cells[k] = 1.0
+        if uneven[k] > 0:
+            wide = math.log(1.0 + uneven[k] / max(n_cells * p[k] / max(total, 1e-300), 1.0))
+            cells[k] = math.exp(0.5 * wide - math.sqrt(wide) * normal(state))
+
+
+@njit(cache=True)
+def _keep(p, shown, odds, cells, bins, moments):  # type: ignore[no-untyped-def]
+    """Add one round of draws, as shares of their sum, to moments [n_types, 4] and bins [n_types, N_BINS].
+
+    Means are of contents; spreads and bins of cells.
+    """
+    contents, number = 0.0, 0.0
+    for k in range(p.size):
+        contents += p[k]
+        number += p[k] * cells[k]
+    for k in range(p.size):
+        rest, own = number - p[k] * cells[k], shown[k] * cells[k]
+        share = own / max(rest + own, 1e-300)
         at = min(int(math.sqrt(share) * bins.shape[1]), bins.shape[1] - 1)
         bins[k, at] += odds[k]
-        moments[k, 0] += odds[k] * share
+        moments[k, 0] += odds[k] * shown[k] / max(contents - p[k] + shown[k], 1e-300)
         moments[k, 1] += odds[k] * share * share
         moments[k, 2] += odds[k]
+        moments[k, 3] += odds[k] * share
 
 
 @njit(cache=True, parallel=True)
 def _posterior(  # type: ignore[no-untyped-def]
-    counts, profiles, noise, prior_mean, tilt, concentration, n_cells, n_draws, upper, lower, seed, first,
+    counts, profiles, noise, prior_mean, tilt, concentration, n_cells, n_draws, upper, lower, uneven, seed, first,
     ratios, xs, means, mean, square_mean, present, low, high, amounts,
 ):  # fmt: skip
     n_obs, n_types = prior_mean.shape
@@ -359,10 +338,10 @@ def _posterior(  # type: ignore[no-untyped-def]
         y = counts[i].astype(np.float64)
         m = np.zeros(n_types)
         fitted, p = np.zeros(n_types), np.zeros(n_types)
-        shown, odds = np.zeros(n_types), np.zeros(n_types)
+        shown, odds, cells = np.zeros(n_types), np.zeros(n_types), np.ones(n_types)
         square, slope = np.zeros((n_types, n_types)), np.zeros(n_types)
         laws, terms, scaled = np.zeros((n_types, 3)), np.zeros((n_types, 3)), np.zeros(n_groups)
-        bins, moments = np.zeros((n_types, N_BINS)), np.zeros((n_types, 3))
+        bins, moments = np.zeros((n_types, N_BINS)), np.zeros((n_types, 4))
         state = np.zeros(1, dtype=np.uint64)
         state[0] = (first + np.uint64(i + 1)) * np.uint64(0xD1342543DE82EF95) + seed * np.uint64(0x2545F4914F6CDD1D)
         for world in range(n_worlds):
@@ -385,7 +364,8 @@ def _posterior(  # type: ignore[no-untyped-def]
             for s in range(N_WARM + n_draws):
                 _sweep(square, slope, laws, terms, p, shown, odds, state)
                 if s >= N_WARM:
-                    _keep(p, shown, odds, bins, moments)
+                    _cells_of(shown, uneven, n_cells[i], cells, state)
+                    _keep(p, shown, odds, cells, bins, moments)
         total = moments[:, 0].sum()
         n_all = float(n_worlds * n_draws)
         for k in range(n_types):
@@ -393,7 +373,7 @@ def _posterior(  # type: ignore[no-untyped-def]
             square_mean[i, k] = moments[k, 1] / n_all
             present[i, k] = moments[k, 2] / n_all
             seen = max(moments[k, 2], 1e-300)
-            where = moments[k, 0] / seen
+            where = moments[k, 3] / seen
             spread = math.sqrt(max(moments[k, 1] / seen - where * where, 1e-8))
             above = min(max(upper * spread * n_all / seen, LEAST_TAIL), MOST_TAIL)
             high[i, k] = _quantile(bins[k], 1 - above)

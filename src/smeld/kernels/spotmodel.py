@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from smeld.kernels import deconvolution, genesketch, graph, platformshift, split
+from smeld.kernels import deconvolution, genesketch, graph, platformshift, split, typeprofiles
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -22,10 +22,6 @@ Int = NDArray[np.intp]
 MOST_GENES, MOST_GROUPS = 2000, 192
 #: counts below which a gene is left out, in the section and in the reference
 LEAST_COUNT = 5
-#: cells of the average profile that are added to each type's: no gene is impossible in a type
-PRIOR_CELLS = 0.2
-#: a gene's variance over types: types' worth that it is shrunk by to what is common, and the least of that (of mean^2)
-PRIOR_SPREADS, LEAST_SPREAD = 4.0, 1e-3
 N_WORLDS, WORLD_STEPS = 12, 3
 #: spots that the noise of genes is estimated on
 NOISE_SPOTS = 1500
@@ -71,41 +67,6 @@ class Fitted:
     reach: int
 
 
-def type_profiles(counts: sparse.csr_matrix, label: Int, n_types: int, weight: Float | None = None) -> Float:
-    """Mean counts a cell by type [n_types, n_genes], as far as they are known; types' totals are kept.
-
-    Few cells make types look more different than they are, and spots then too alike. So each gene's differences between
-    types are shrunk by what cells of one type differ by, and a fifth of a cell of the mean type is added.
-    """
-    weight = np.ones(len(label)) if weight is None else weight
-    counts = sparse.csr_matrix(counts, dtype=np.float64)
-    member = sparse.csr_matrix((weight, (label, np.arange(len(label)))), shape=(n_types, len(label)))
-    size = np.bincount(label, weight, n_types)[:, None]
-    total = np.asarray((member @ counts).todense())
-    level = np.maximum((total / size).sum(axis=1, keepdims=True), 1e-12)
-    share = total / size / level
-    square = np.asarray((member @ counts.multiply(counts).tocsr()).todense()) / level**2
-    n_cells = size**2 / np.bincount(label, weight**2, n_types)[:, None]  # as many cells of equal weight
-    centre = share.mean(axis=0)
-    kept = _kept(share, np.maximum(square / size - share**2, 0.0), n_cells)
-    share = (size * (centre + kept * (share - centre)) + PRIOR_CELLS * centre) / (size + PRIOR_CELLS)
-    return np.asarray(level * share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300))
-
-
-def _kept(share: Float, within: Float, n_cells: Float) -> Float:
-    """Part of the differences between types that is not chance, [n_types, n_genes] (James and Stein): from ``share``
-    of a type's counts, their variance ``within`` types' cells, and numbers of cells [n_types, 1]."""
-    n_types = len(share)
-    centre = np.maximum(share.mean(axis=0), 1e-15)
-    one = (n_cells * within).sum(axis=0) / max(float((n_cells - 1).sum()), 1.0)
-    chance = one / n_cells
-    excess = share.var(axis=0, ddof=1) - chance.mean(axis=0)
-    common = max(float((excess / centre).sum() / centre.sum()), LEAST_SPREAD)
-    own = (n_types - 1) * excess / centre**2
-    spread = np.maximum((own + PRIOR_SPREADS * common) / (n_types - 1 + PRIOR_SPREADS), 0.0) * centre**2
-    return np.asarray(spread / np.maximum(spread + chance, 1e-300))
-
-
 def prepare(
     counts: sparse.csr_matrix,
     genes: Int,
@@ -121,7 +82,7 @@ def prepare(
     n_types = int(label.max()) + 1
     keep = _informative(counts, genes, reference, label, n_types)
     genes, reference = genes[keep], sparse.csr_matrix(reference[:, keep])
-    profile = type_profiles(reference, label, n_types)
+    profile = typeprofiles.means(reference, label, n_types)
     pooled = _pooled(counts, genes, patch)
     found = platformshift.estimate(pooled, profile)
     amounts = found.shares
@@ -150,7 +111,7 @@ def type_scales(
     """By how much the section measures each type better than the reference, [n_types], mean 1: with profiles that are
     scaled so the section's ``composition`` (shares of cells) is estimated as given."""
     keep = _informative(counts, genes, reference, label, len(composition))
-    profile = type_profiles(sparse.csr_matrix(reference[:, keep]), label, len(composition))
+    profile = typeprofiles.means(sparse.csr_matrix(reference[:, keep]), label, len(composition))
     pooled = _pooled(counts, genes[keep], np.zeros(counts.shape[0], dtype=np.intp))
     scale = np.ones(len(composition))
     for _ in range(SCALE_STEPS):
@@ -164,7 +125,7 @@ def _informative(counts: sparse.csr_matrix, genes: Int, reference: sparse.csr_ma
     """Numbers of the genes that say most of types, ascending; all that are counted at all where there are few."""
     seen = np.asarray(counts.sum(axis=0)).ravel()[genes]
     known = np.asarray(reference.sum(axis=0)).ravel()
-    profile = type_profiles(reference, label, n_types)
+    profile = typeprofiles.means(reference, label, n_types)
     share = np.full(n_types, 1 / n_types)
     mean = seen / counts.shape[0]
     # the section's own level with the reference's ratios between types
@@ -234,7 +195,7 @@ def _world(
 ) -> tuple[Float, Float]:
     """(profiles, ratio of the section's composition) with other cells of the reference and other shifts."""
     n_types = found.amounts.shape[1]
-    other = type_profiles(reference, label, n_types, rng.exponential(size=len(label)))
+    other = typeprofiles.means(reference, label, n_types, rng.exponential(size=len(label)))
     moved = platformshift.again(pooled, other, found, rng, WORLD_STEPS)
     now, was = moved.shares.mean(axis=0), found.shares.mean(axis=0)
     return other * np.exp(moved.log_shift), np.clip(now / np.maximum(was, 1e-6), 0.05, 20.0)
@@ -352,10 +313,11 @@ def fit(
     reach: int,
     *,
     n_cells: Float | None = None,
+    uneven: Float | None = None,
     level: float = 0.9,
     seed: int = 0,
 ) -> Fitted:
-    """The rounds, and then the posterior over all worlds."""
+    """The rounds, and then the posterior over all worlds. ``uneven`` as for :func:`deconvolution.posterior`."""
     found, prior = rounds(counts, model, around, start, reach, n_cells=n_cells, seed=seed)
     mean = around.mean(found.mean, reach)
     inside = 1 - (1 - level) * SHARE_OUTSIDE
@@ -363,12 +325,12 @@ def fit(
     every = max(1, len(counts) // TAIL_SPOTS)
     sample = deconvolution.posterior(
         counts[::every], model.profiles[1:], model.noise, mean[::every], model.tilt[1:],
-        replace(prior, n_cells=prior.n_cells[::every]), n_draws=DRAWS, lower=lower, seed=seed,
+        replace(prior, n_cells=prior.n_cells[::every]), n_draws=DRAWS, lower=lower, uneven=uneven, seed=seed,
     )  # fmt: skip
     upper = deconvolution.tail_scale(sample, inside, lower)
     last = deconvolution.posterior(
         counts, model.profiles[1:], model.noise, mean, model.tilt[1:], prior, n_draws=DRAWS, upper=upper, lower=lower,
-        seed=seed + N_ROUNDS,
+        uneven=uneven, seed=seed + N_ROUNDS,
     )  # fmt: skip
     return Fitted(last, prior, reach)
 

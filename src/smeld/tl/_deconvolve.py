@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from smeld import _adapt, _check, _keys
-from smeld.kernels import evidence, spotmodel
+from smeld.kernels import evidence, spotmodel, typeprofiles
 from smeld.tl import _reference
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def deconvolve(
     layer, reference_layer
         Layers that hold the counts of the section and of the reference; ``X`` by default.
     of
-        ``"cells"``: shares of cells, each type with as many counts a cell as in the reference. ``"counts"``: shares of
-        the spot's counts; for references in which cells of different types were not measured alike.
+        ``"cells"``: shares of cells, each type with as many counts a cell as in the reference; intervals allow for
+        cells of one type that differ in counts as they do there. ``"counts"``: shares of the spot's counts; for
+        references in which cells of different types were not measured alike.
     composition
         What the section's mean proportions are: ``"estimate"`` finds them from the counts; ``"reference"`` takes the
         shares of types among the reference's cells, for references of the same tissue in which no type was enriched or
@@ -151,9 +152,10 @@ def deconvolve(
     graph = _graph(adata, order, seed)
     cells = None if cells is None else cells[order]
     xy = _adapt.xy_um(adata)[order]
+    inside = _Cells(cells, typeprofiles.unevenness(ref.counts, ref.label, len(ref.names)) if of == "cells" else None)
     if of == "counts":
         ref = replace(ref, counts=_alike(ref))
-    found, model = _fitted(counts[order], ref, xy, graph, target, cells, reach, level, seed)
+    found, model = _fitted(counts[order], ref, xy, graph, target, inside, reach, level, seed)
     share, low, high, absent = _tables(adata, ref.names, found, order)
     for suffix, frame in (("", share), (LOW, low), (HIGH, high), (ABSENT, absent)):
         adata.obsm[key_added + suffix] = frame
@@ -166,6 +168,7 @@ def deconvolve(
         "reach_from": "given" if reach is not None else "held-out counts",
         "concentration": [f"{c:.3g}" for c in found.prior.concentration],
         "cells_a_spot": "given" if cells is not None else float(found.prior.n_cells[0]),
+        "cells_uneven": "not used" if inside.uneven is None else [f"{v:.3g}" for v in np.sqrt(inside.uneven)],
         "platform_sd": model.width,
         "n_genes_used": len(model.genes),
         "n_groups": model.sketch.n_groups,
@@ -176,6 +179,15 @@ def deconvolve(
     inputs["nuclei"] = nuclei if numbers is not None else None
     _keys.record(adata, key_added, function="sm.tl.deconvolve", params=params, seed=seed, inputs=inputs)
     return Deconvolution(share, low, high, absent, _platform(adata, model), counted)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Of spots: ``number`` of cells in each [n_obs] where it is known; of types: how ``uneven`` cells' contents are
+    [n_types] where shares of cells are asked for."""
+
+    number: Float | None
+    uneven: Float | None
 
 
 def _check_settings(of: str, reach: int | None, level: float) -> None:
@@ -266,7 +278,7 @@ def _fitted(
     xy: Float,
     graph: sparse.csr_matrix,
     composition: Float | None,
-    cells: Float | None,
+    cells: _Cells,
     reach: int | None,
     level: float,
     seed: int,
@@ -286,12 +298,13 @@ def _fitted(
             model,
             spotmodel.surroundings(sparse.csr_matrix(graph[some][:, some])),
             start[some],
-            n_cells=None if cells is None else cells[some],
+            n_cells=None if cells.number is None else cells.number[some],
             seed=choice_seed,
         )
     around = spotmodel.surroundings(graph)
     grouped = model.sketch.counts(counts, model.genes)
-    return spotmodel.fit(grouped, model, around, start, reach, n_cells=cells, level=level, seed=seed), model
+    inside = {"n_cells": cells.number, "uneven": cells.uneven}
+    return spotmodel.fit(grouped, model, around, start, reach, **inside, level=level, seed=seed), model
 
 
 def _alike(ref: _reference.Reference) -> sparse.csr_matrix:
