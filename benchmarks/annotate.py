@@ -1,7 +1,7 @@
 """Cell types of cells from a reference: accuracy, calibration and label sets under a platform shift.
 
 Simulated sections of cells (300 genes, similar subtypes, the reference on another platform: log-normal factors by gene
-of sd 1), with and without a type withheld from the reference; STARmap, one section as the reference of the other; the
+of sd 1), with and without a type withheld, and in niches; STARmap, one section as the reference of the other; the
 seqFISH embryo, one half of its cells as the reference of the other half (drawn at random, and left against right).
 Labels of the section serve scoring only.
 
@@ -79,6 +79,15 @@ def simulated(seed: int, *, effect: float, withheld: bool) -> Case:
     return Case(adata, reference, truth)
 
 
+def niches(seed: int) -> Case:
+    """Faint types that live in three niches, most of them in one: here neighbours tell something."""
+    import smeld as sm
+
+    adata = sm.datasets.simulate_niches(N_CELLS, N_GENES, seed=seed, n_cell_types=N_TYPES, cell_type_effect=1.0)
+    truth = adata.obs["truth_cell_type"].astype(str).to_numpy()
+    return Case(adata, sm.datasets.simulate_reference(adata, 200, seed=seed), truth)
+
+
 def starmap(seed: int) -> Case:
     """Section BZ5 for BZ9 (even seeds), or the other way round."""
     import anndata
@@ -120,6 +129,7 @@ CASES: dict[str, Callable[[int], Case]] = {
     "simulated, clear types": lambda seed: simulated(seed, effect=2.0, withheld=False),
     "simulated, faint, one withheld": lambda seed: simulated(seed, effect=1.0, withheld=True),
     "simulated, clear, one withheld": lambda seed: simulated(seed, effect=2.0, withheld=True),
+    "simulated niches, faint types": niches,
     "STARmap, other section": starmap,
     "seqFISH embryo, half of the cells": lambda seed: embryo(seed, sides=False),
     "seqFISH embryo, other side": lambda seed: embryo(seed, sides=True),

@@ -183,6 +183,7 @@ def peer(name: str, env: str, spots: Any, reference: Any, seed: int) -> tuple[pd
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{what}.h5ad" for what in ("spots", "reference")]
         bare = anndata.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
+        bare.obsm["spatial"] = np.asarray(spots.obsm["spatial_um"])
         bare.write_h5ad(files[0])
         anndata.AnnData(reference.X, obs=reference.obs[["cell_type"]], var=reference.var[[]]).write_h5ad(files[1])
         out = Path(folder) / "out.npz"

@@ -46,7 +46,7 @@ ENVS = {
     "scvi": Env("3.11", ("scvi-tools==1.4.2", TORCH, SCANPY)),
     "rctd": Env("3.11", ("rctd-py==0.4.0", TORCH, SCANPY)),
     "flashdeconv": Env("3.11", ("flashdeconv==0.2.0", SCANPY)),
-    "cell2location": Env("3.11", ("cell2location==0.1.5", TORCH, SCANPY)),
+    "cell2location": Env("3.11", ("cell2location==0.1.5", "pyro-ppl==1.9.1", TORCH, SCANPY)),  # 1.9.2 lacks a name
     # stLearn 1.4.1 asks for Python 3.12 and torch; torch only runs its CNN, which is not measured here
     "stlearn": Env(
         "3.12",

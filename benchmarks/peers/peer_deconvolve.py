@@ -1,7 +1,10 @@
 """``python peer_deconvolve.py METHOD SPOTS.h5ad REFERENCE.h5ad OUT.npz SEED``: proportions of cell types in spots.
 
-``tangram`` (Biancalani et al. 2021): cells mapped with its defaults on all shared genes, annotations projected and made
-shares. ``stereoscope`` (Andersson et al. 2020): scvi-tools' version with its defaults.
+``tangram`` (Biancalani et al. 2021): cells mapped with its defaults on all shared genes, annotations projected and
+made shares. ``stereoscope`` (Andersson et al. 2020): scvi-tools' version with its defaults. ``cell2location``
+(Kleshchevnikov et al. 2022): seven cells a location, as smeld starts from, ``C2L_EPOCHS`` of its 30,000 steps; means of
+its posterior. ``rctd`` (Cable et al. 2022): rctd-py in full mode, without its least numbers of counts; it fetches a
+table of 404 MB when it is first run. ``flashdeconv``: its defaults.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-import torch
 
 warnings.simplefilter("ignore")
 LABEL = "cell_type"
+C2L_CELLS, C2L_EPOCHS = 7, 10_000
 
 
 def tangram(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
@@ -49,13 +52,59 @@ def stereoscope(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
     return of_spots.get_proportions(), version("scvi-tools")
 
 
+def cell2location(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
+    import scvi
+    from cell2location.models import Cell2location, RegressionModel
+
+    scvi.settings.seed = seed
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False}
+    RegressionModel.setup_anndata(cells, labels_key=LABEL)
+    of_cells = RegressionModel(cells)
+    of_cells.train(**quiet)
+    names = list(cells.obs[LABEL].cat.categories)
+    made = of_cells.export_posterior(cells, sample_kwargs={"accelerator": "cpu"}).varm["means_per_cluster_mu_fg"]
+    profile = made[[f"means_per_cluster_mu_fg_{name}" for name in names]].set_axis(names, axis=1)
+    Cell2location.setup_anndata(spots)
+    of_spots = Cell2location(spots, cell_state_df=profile, N_cells_per_location=C2L_CELLS, detection_alpha=20)
+    of_spots.train(max_epochs=C2L_EPOCHS, **quiet)
+    spots = of_spots.export_posterior(spots, sample_kwargs={"accelerator": "cpu"})
+    found = spots.obsm["means_cell_abundance_w_sf"]
+    return found.set_axis(names, axis=1), version("cell2location")
+
+
+def rctd(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
+    import rctd as rctd_py
+
+    every = rctd_py.Reference(cells, cell_type_col=LABEL, cell_min=2, min_UMI=1)
+    config = rctd_py.RCTDConfig(UMI_min=1, counts_MIN=1, device="cpu")
+    found = rctd_py.run_rctd(spots, every, mode="full", config=config)
+    names = list(found.cell_type_names)
+    share = np.full((spots.n_obs, len(names)), 1 / len(names))
+    share[slice(None) if found.pixel_mask is None else found.pixel_mask] = found.weights
+    return pd.DataFrame(share, columns=names), version("rctd-py")
+
+
+def flashdeconv(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
+    import flashdeconv as fd
+
+    fd.tl.deconvolve(spots, cells, cell_type_key=LABEL, random_state=seed)
+    return spots.obsm["flashdeconv"], version("flashdeconv")
+
+
+#: the names that the first argument may have
+METHODS = {f.__name__: f for f in (tangram, stereoscope, cell2location, rctd, flashdeconv)}
+
+
 def main() -> None:
     method, source, reference, out, seed = sys.argv[1], *map(Path, sys.argv[2:5]), int(sys.argv[5])
-    torch.set_num_threads(1)
+    if method != "flashdeconv":
+        import torch
+
+        torch.set_num_threads(2)
     spots, cells = anndata.read_h5ad(source), anndata.read_h5ad(reference)
     cells.obs[LABEL] = cells.obs[LABEL].astype(str).astype("category")
     started = time.perf_counter()
-    found, released = {"tangram": tangram, "stereoscope": stereoscope}[method](spots, cells, seed)
+    found, released = METHODS[method](spots, cells, seed)
     seconds = time.perf_counter() - started
     share = found.to_numpy(dtype=float)
     share = share / np.maximum(share.sum(axis=1, keepdims=True), 1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,7 +71,6 @@ class _Section:
     counts: sparse.csr_matrix
     size: Float
     logged: sparse.csr_matrix
-    seen: tuple[Float, Float]
     target: float
 
 
@@ -114,7 +112,7 @@ def transfer(
     rng = np.random.default_rng(seed)
     target = float(np.median(np.maximum(model.totals(section), 1.0)))
     logged = labelsets.normalised(section, target)
-    here = _Section(section, model.totals(section), logged, labelsets.moments(logged), target)
+    here = _Section(section, model.totals(section), logged, target)
     known = _learn(reference, label, n_types, target, rng)
     fitted, member, share = _begin(here, known)
     there = _platform(here, known, fitted.shift, member)
@@ -123,11 +121,8 @@ def transfer(
     factor = labelsets.weigh(made.likelihood, made.linear, made.label, np.log(share), weight)
     likelihood = model.log_likelihood(section, here.size, there.rate, there.phi + known.known.variance)
     linear = labelsets.discriminant(labelsets.normalised(made.counts, target), made.label, n_types, weight)
-    member, share, scores = _settle(
-        lambda s: factor[0] * likelihood + factor[1] * linear.scores(logged, s, here.seen),
-        share,
-        len(section.indptr) - 1,
-    )
+    scores = factor[0] * likelihood + factor[1] * linear.scores(logged)
+    member, share = _settle(scores, share)
     theirs = Scored(made.label, factor[0] * made.likelihood + factor[1] * made.linear, model.totals(made.counts))
     prob, least, nearby = calibrated(scores, share, here.size, theirs, places, level, rng)
     weight = balanced(made.label, prob.mean(axis=0))
@@ -168,24 +163,18 @@ def _begin(here: _Section, known: _Reference) -> tuple[model.Fit, Float, Float]:
     likelihood = model.log_likelihood(here.counts, here.size, fitted.rate, fitted.phi)
     a, b = known.factor
     n_types = len(fitted.share)
-    member, share, _ = _settle(
-        lambda s: a * likelihood + b * known.start.scores(here.logged, s, here.seen),
-        np.full(n_types, 1 / n_types),
-        len(here.size),
-    )
-    return fitted, member, share
+    return fitted, *_settle(a * likelihood + b * known.start.scores(here.logged), np.full(n_types, 1 / n_types))
 
 
-def _settle(scores: Callable[[Float], Float], share: Float, n_obs: int) -> tuple[Float, Float, Float]:
-    """(membership, shares, scores) where shares are those of the membership; scores may depend on the shares."""
+def _settle(scores: Float, share: Float) -> tuple[Float, Float]:
+    """(membership, shares) where shares are those of the membership."""
     for _ in range(30):
-        made = scores(share)
-        member = model.posterior(made, np.log(share))
-        moved = (member.sum(axis=0) + 1.0) / (n_obs + len(share))
+        member = model.posterior(scores, np.log(share))
+        moved = (member.sum(axis=0) + 1.0) / (len(scores) + len(share))
         if np.abs(moved - share).max() < 1e-3:
             break
         share = 0.3 * share + 0.7 * moved
-    return member, share, made
+    return member, share
 
 
 def _platform(here: _Section, known: _Reference, shift: Float, member: Float) -> labelsets.Platform:

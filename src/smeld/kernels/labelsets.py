@@ -28,8 +28,6 @@ N_FOLDS = 5
 MOST_OF_TYPE, MOST_REPLICAS = 300, 9000
 #: what is kept of covariances between genes; and how many cells the common mean is worth for a type's own
 KEPT, COMMON = 0.5, 2.0
-#: largest factor between the two sides' standard deviations of a gene
-_MOST_SCALE = 3.0
 #: no type's own coverage lies further than this below the level
 SLACK = 0.01
 
@@ -45,38 +43,16 @@ def normalised(counts: sparse.csr_matrix, target: float) -> sparse.csr_matrix:
     return out
 
 
-def moments(x: sparse.csr_matrix) -> tuple[Float, Float]:
-    """Mean and standard deviation of every column."""
-    mean = np.asarray(x.mean(axis=0)).ravel()
-    square = np.bincount(x.indices, x.data**2, minlength=x.shape[1]) / x.shape[0]
-    return mean, np.sqrt(np.maximum(square - mean**2, 0.0)) + 1e-3
-
-
 @dataclass(frozen=True)
 class Discriminant:
-    """Linear scores x @ ``weight`` + ``offset`` [n_types], and by type the ``mean`` and mean ``square`` of genes."""
+    """Linear scores x @ ``weight`` + ``offset`` [n_types]."""
 
     weight: Float
     offset: Float
-    mean: Float
-    square: Float
 
-    def scores(
-        self, x: sparse.csr_matrix, share: Float | None = None, seen: tuple[Float, Float] | None = None
-    ) -> Float:
-        """Scores of rows, [n_obs, n_types].
-
-        With ``seen`` (mean, standard deviation of each gene where ``x`` comes from) genes are first moved and
-        stretched to what a mixture of the types by ``share`` has.
-        """
-        if share is None or seen is None:
-            return np.asarray(x @ self.weight + self.offset)
-        centre = share @ self.mean
-        spread = np.sqrt(np.maximum(share @ self.square - centre**2, 1e-9))
-        stretch = np.minimum(spread / seen[1], _MOST_SCALE)
-        with one_thread():
-            moved = self.offset + (centre - seen[0] * stretch) @ self.weight
-        return np.asarray(x @ (stretch[:, None] * self.weight) + moved)
+    def scores(self, x: sparse.csr_matrix) -> Float:
+        """Scores of rows, [n_obs, n_types]."""
+        return np.asarray(x @ self.weight + self.offset)
 
 
 def discriminant(x: sparse.csr_matrix, label: Int, n_types: int, weight: Float) -> Discriminant:
@@ -85,13 +61,12 @@ def discriminant(x: sparse.csr_matrix, label: Int, n_types: int, weight: Float) 
     with one_thread():
         n, whole = member.sum(axis=0)[:, None] + COMMON, weight / weight.sum()
         mean = (member.T @ dense + COMMON * (whole @ dense)) / n
-        square = (member.T @ dense**2 + COMMON * (whole @ dense**2)) / n
         dense -= mean[label]
         covariance = KEPT * (dense * whole[:, None]).T @ dense
         diagonal = np.einsum("ig,ig,i->g", dense, dense, whole)
         covariance[np.diag_indices_from(covariance)] = diagonal + 1e-4
         solved = np.linalg.solve(covariance, mean.T)
-    return Discriminant(solved, -0.5 * (mean.T * solved).sum(axis=0), mean, square)
+    return Discriminant(solved, -0.5 * (mean.T * solved).sum(axis=0))
 
 
 # -------------------------------------------------------------------------------------------------- scores weighed

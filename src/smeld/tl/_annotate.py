@@ -25,6 +25,8 @@ UNKNOWN = "unknown"
 SET_SUFFIX = "_set"
 #: spatial blocks for the standard error of what surroundings add
 N_BLOCKS = 64
+#: share of unknown cells from which the reference itself is in doubt
+MUCH_UNKNOWN = 0.3
 #: fewer cells of a section than this say nothing of their surroundings
 FEWEST_CELLS = 64
 
@@ -315,6 +317,13 @@ def _written(
 
     key = params["key_added"]
     names = [*use.names, UNKNOWN]
+    unknown = float((prob.argmax(axis=1) == len(use.names)).mean())
+    if unknown > MUCH_UNKNOWN:
+        _check.warn(
+            f"{unknown:.0%} of the cells are of none of the types given: main types of this tissue may be missing, or "
+            "be in other states than those given. unknown=False gives every cell the likeliest of them.",
+            adata,
+        )
     frame = pd.DataFrame(prob, index=adata.obs_names, columns=names)
     sets = pd.DataFrame(member, index=adata.obs_names, columns=names)
     adata.obs[key] = pd.Categorical.from_codes(prob.argmax(axis=1), categories=names)
