@@ -168,7 +168,7 @@ def test_one_section_of_cortex_labels_the_other(shared_data: Path) -> None:
     assert not facts["spatial"]
 
 
-def test_the_tail_of_an_embryo_names_its_head_although_it_is_made_of_other_types(shared_data: Path) -> None:
+def test_one_side_of_an_embryo_names_the_other_although_types_are_unevenly_spread(shared_data: Path) -> None:
     """A type that is common there and rare here is no effect of the platform: counts are the same embryo's."""
     file = shared_data / "seqfish_embryo" / "embryo1_20pct.h5ad"
     if not file.exists():
@@ -182,8 +182,8 @@ def test_the_tail_of_an_embryo_names_its_head_although_it_is_made_of_other_types
     adata.X.data = np.rint(np.expm1(adata.X.data) / np.repeat(np.expm1(step), np.diff(adata.X.indptr)))
     adata.obs["cell_type"] = adata.obs.pop("celltype").astype(str)
     x = np.asarray(adata.obsm["spatial"])[:, 0]
-    head, tail = (adata[side].copy() for side in (x >= np.median(x), x < np.median(x)))
-    truth = head.obs.pop("cell_type").to_numpy()
-    head.obsm["spatial_um"] = np.asarray(head.obsm["spatial"], dtype=float)
-    made = annotate(head, tail, spatial=False, unknown=False)
+    left, right_side = (adata[side].copy() for side in (x < np.median(x), x >= np.median(x)))
+    truth = left.obs.pop("cell_type").to_numpy()
+    left.obsm["spatial_um"] = np.asarray(left.obsm["spatial"], dtype=float)
+    made = annotate(left, right_side, spatial=False, unknown=False)
     assert (made.labels.astype(str).to_numpy() == truth).mean() > 0.65
