@@ -150,13 +150,16 @@ TABLES: dict[str, tuple[str, str]] = {
         "Proportions of cell types, hard simulated mixtures",
         "A dozen types, three pairs of them nearly alike, platform shift of sd 1. Cover: of intervals at "
         "a nominal .90, where a type is present; zeros held: intervals of absent types that have 0; of NNLS: the error "
-        "as a share of that of non-negative least squares. Peers in environments of their own.",
+        "as a share of that of non-negative least squares; width at the first's cover: of intervals of one width about "
+        "NNLS' estimate that would hold as much as the first method's. Peers in environments of their own, first seed.",
     ),
     "deconvolve_real": (
         "Proportions of cell types, real cells",
-        "Pooled seqFISH+ cells, six folds, drawn five times; breast tissue, Visium with the Xenium cells under its "
-        "spots as truth, those of the other half as reference. Regression that sees the truth learns other spots' true "
-        "compositions: no method without them is expected to do better.",
+        "Pooled seqFISH+ cells, six folds, drawn five times. Breast tissue, reference from the Xenium cells of the "
+        "other half: Xenium cells pooled under Visium's spots, as they are and with genes thinned by log-normal factors "
+        "(sd 1, three draws); and Visium itself, the Xenium cells under its spots as truth, the tables registered by "
+        "their genes. Regression that sees the truth learns other spots' true compositions. Told: the reference's "
+        "composition, and the number of cells in each spot.",
     ),
     "deconvolve_speed": ("Proportions of cell types, speed", "Twenty types, 2,000 genes; two processor cores."),
     "niche_states": (

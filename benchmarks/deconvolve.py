@@ -134,6 +134,12 @@ def scores(truth: Float, mean: Float, low: Float | None = None, high: Float | No
     }
 
 
+def width_at(cover: float, truth: Float, mean: Float) -> float:
+    """Mean width of intervals of one width about ``mean``, cut at 0 and 1, that hold ``cover`` of what is present."""
+    half = float(np.quantile(np.abs(mean - truth)[truth > 0], cover))
+    return float((np.minimum(mean + half, 1) - np.maximum(mean - half, 0)).mean())
+
+
 def both(
     spots: Any,
     reference: Any,
@@ -160,6 +166,7 @@ def both(
     seconds = time.perf_counter() - started
     low, high = (_of_all(b, names, truth)[scored] for b in bootstrap(spots, reference, seed))
     rows.append({"method": "NNLS, bootstrap of genes", **scores(known, plain, low, high), "seconds": seconds})
+    rows[-1]["width at the first's cover"] = width_at(rows[0]["cover, present"], known, plain)
     for name, env in PEERS if peers else ():
         found, row = peer(name, env, spots, reference, seed)
         if found is not None:
