@@ -157,8 +157,8 @@ TABLES: dict[str, tuple[str, str]] = {
         "Proportions of cell types, real cells",
         "Pooled seqFISH+ cells, six folds, drawn five times. Breast tissue, reference from the Xenium cells of the "
         "other half: Xenium cells pooled under Visium's spots, as they are and with genes thinned by log-normal "
-        "factors (sd 1, three draws); and Visium itself, the Xenium cells under its spots as truth, tables registered by "
-        "their genes. Regression that sees the truth learns other spots' true compositions. Told: the reference's "
+        "factors (sd 1, three draws); and Visium itself, the Xenium cells under its spots as truth, registered by "
+        "genes. Regression that sees the truth learns other spots' true compositions. Told: the reference's "
         "composition, and the number of cells in each spot.",
     ),
     "deconvolve_speed": ("Proportions of cell types, speed", "Twenty types, 2,000 genes; two processor cores."),
