@@ -411,10 +411,13 @@ def _means(found: list[dict[str, Any]], first: dict[str, Any]) -> list[dict[str,
     table = pd.DataFrame(found)
     groups = table.groupby("method", sort=False)
     means, notes = groups.mean(numeric_only=True), groups["note"].first() if "note" in table else {}
-    return [
-        {**first, "method": name, **row.dropna().to_dict(), **({"note": notes[name]} if notes.get(name) else {})}
-        for name, row in means.iterrows()
-    ]
+    size, rows = groups.size(), []
+    for name, row in means.iterrows():
+        made = {**first, "method": name, **row.dropna().to_dict()}
+        if "seeds" in made:
+            made["seeds"] = int(made["seeds"] * size[name] / size.max())  # peers have fewer
+        rows.append(made | ({"note": notes[name]} if notes.get(name) else {}))
+    return rows
 
 
 def measure_speed(sizes: tuple[int, ...] = (100_000,)) -> list[dict[str, Any]]:
