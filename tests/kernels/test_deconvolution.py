@@ -90,6 +90,8 @@ def test_unevenness_is_what_cells_of_a_type_differ_in_content_by() -> None:
     np.testing.assert_allclose(found, [0.25, 0.04], atol=0.02)
     alike = rng.poisson(np.full((8000, 30), 2.0))
     assert (typeprofiles.unevenness(sparse.csr_matrix(alike), label, 2) < 0.005).all()
+    few = np.r_[np.flatnonzero(label == 0), 4000]  # a single cell of the other type
+    assert typeprofiles.unevenness(sparse.csr_matrix(counts[few]), label[few], 2)[1] > 0.2
 
 
 @given(st.floats(0.01, 0.9), st.floats(1.5, 30.0), st.floats(1.0, 20.0))

@@ -16,6 +16,8 @@ PRIOR_SPREADS, LEAST_SPREAD = 4.0, 1e-3
 #: the most that cells of a type are taken to differ in content by (variance over squared mean): doublets and torn
 #: cells are no cells of the tissue
 MOST_UNEVEN = 1.0
+#: cells' worth that a type's own unevenness is shrunk by to what is common: one cell says nothing of it
+PRIOR_CONTENTS = 10.0
 
 
 def means(counts: sparse.csr_matrix, label: Int, n_types: int, weight: Float | None = None) -> Float:
@@ -55,11 +57,15 @@ def _kept(share: Float, within: Float, n_cells: Float) -> Float:
 
 def unevenness(counts: sparse.csr_matrix, label: Int, n_types: int) -> Float:
     """Variance of a cell's content over its squared mean, [n_types]: what total counts vary by beyond counting.
+    Of types with few cells it is near that of the others.
 
     Part of it is how well each cell was measured, which cannot be told from how large it was.
     """
     total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     number = np.bincount(label, minlength=n_types)
     mean = np.bincount(label, total, n_types) / np.maximum(number, 1)
-    square = np.bincount(label, (total - mean[label]) ** 2, n_types) / np.maximum(number - 1, 1)
-    return np.asarray(np.clip((square - mean) / np.maximum(mean, 1e-12) ** 2, 0.0, MOST_UNEVEN))
+    free = np.maximum(number - 1, 0)
+    square = np.bincount(label, (total - mean[label]) ** 2, n_types)
+    own = free * np.clip((square / np.maximum(free, 1) - mean) / np.maximum(mean, 1e-12) ** 2, 0.0, MOST_UNEVEN)
+    common = own.sum() / max(float(free.sum()), 1.0)
+    return np.asarray((own + PRIOR_CONTENTS * common) / (free + PRIOR_CONTENTS))

@@ -303,8 +303,10 @@ def _fitted(
         )
     around = spotmodel.surroundings(graph)
     grouped = model.sketch.counts(counts, model.genes)
-    inside = {"n_cells": cells.number, "uneven": cells.uneven}
-    return spotmodel.fit(grouped, model, around, start, reach, **inside, level=level, seed=seed), model
+    made = spotmodel.fit(
+        grouped, model, around, start, reach, n_cells=cells.number, uneven=cells.uneven, level=level, seed=seed
+    )
+    return made, model
 
 
 def _alike(ref: _reference.Reference) -> sparse.csr_matrix:
