@@ -321,7 +321,7 @@ def _written(
     if unknown > MUCH_UNKNOWN:
         _check.warn(
             f"{unknown:.0%} of the cells are of none of the types given: main types of this tissue may be missing, or "
-            "be in other states than those given. unknown=False gives every cell the likeliest of them.",
+            "be in other states than those given. --no-unknown (unknown=False) gives every cell the likeliest of them.",
             adata,
         )
     frame = pd.DataFrame(prob, index=adata.obs_names, columns=names)
