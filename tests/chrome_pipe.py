@@ -169,7 +169,6 @@ class Page:
         self.browser, self.session = browser, session
         self.console: list[str] = []
         self.requests: list[str] = []
-        self.downloads: list[str] = []
         self._loaded = 0
 
     def call(self, method: str, timeout: float = 60, **params: Any) -> dict[str, Any]:
@@ -288,6 +287,25 @@ class Page:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
         return path
 
-    def download_to(self, folder: Path) -> None:
-        """Downloads of this page go to a folder."""
-        self.browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    def download(self, selector: str, folder: Path, timeout: float = 20) -> Path:
+        """Click what saves a file, and return the file's path in ``folder`` once it is written whole."""
+        browser = self.browser
+        browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), eventsEnabled=True)
+        named: list[str] = []
+        ended: list[str] = []
+
+        def take(method: str, params: dict[str, Any]) -> None:
+            if method == "Browser.downloadWillBegin":
+                named.append(params["suggestedFilename"])
+            elif method == "Browser.downloadProgress" and params["state"] != "inProgress":
+                ended.append(params["state"])
+
+        browser._sinks[""] = take
+        try:
+            self.click(selector)
+            browser.pump(lambda: bool(ended), timeout, "a download")
+        finally:
+            del browser._sinks[""]
+        if ended != ["completed"]:
+            raise PageError(f"{named}: {ended}")
+        return folder / named[0]

@@ -65,10 +65,9 @@ def test_an_export_is_annotated_for_oneself(exported, adata):
     page.click("#tool-lasso")
     page.drag(_page_live.ring(page))
     page.wait("smeld.annotate.shapes(smeld.app.active).length === 1")
-    page.download_to(folder)
-    page.click("#export-shapes")
-    page.browser.pump(lambda: any(folder.glob("*.geojson")), 20, "a download")
-    shape = json.loads(next(folder.glob("*.geojson")).read_text(encoding="utf-8"))["features"][0]
+    saved = page.download("#export-shapes", folder)
+    assert saved.suffix == ".geojson"
+    shape = json.loads(saved.read_text(encoding="utf-8"))["features"][0]
     ring = np.asarray(shape["geometry"]["coordinates"][0])
     xy = adata.obsm["spatial_um"]
     assert shape["properties"]["classification"]["name"] == "mine"
@@ -89,10 +88,8 @@ def test_svg_has_a_circle_a_cell_and_names_as_text(exported, adata):
 
 def test_png_is_saved(exported):
     page, folder = exported
-    page.download_to(folder)
-    page.click("#png")
-    page.browser.pump(lambda: any(folder.glob("*.png")), 20, "a download")
-    assert next(folder.glob("*.png")).read_bytes()[:4] == b"\x89PNG"
+    saved = page.download("#png", folder)
+    assert saved.suffix == ".png" and saved.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_notebooks_frame_tells_and_takes_the_selection(browser, tmp_path, adata):
