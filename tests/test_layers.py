@@ -22,7 +22,7 @@ SRC = Path(smeld.__file__).resolve().parent
 #: height of each part; a part may import parts that are lower
 HEIGHT = {
     "_check": 0, "_keys": 0, "_registry": 0, "_image": 0, "_image_pixels": 0, "_image_tiff": 0,
-    "_image_zarr": 0, "_progress": 0, "_palette": 0, "_inert": 0,
+    "_image_zarr": 0, "_progress": 0, "_palette": 0.5, "_inert": 0,
     "kernels": 1,
     "_backed": 1.4, "_adapt": 1.5,
     "nn": 2,

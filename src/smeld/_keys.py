@@ -29,6 +29,7 @@ SME = "sme"
 # obs
 DOMAIN = "domain"
 CELL_TYPE = "cell_type"
+UNKNOWN = "unknown"  # its label of cells of a type that the reference lacks
 N_NUCLEI = "n_nuclei"  # nuclei counted under a spot
 PIECE = "domain_piece"
 PSEUDOTIME = "pseudotime"

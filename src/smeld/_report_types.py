@@ -123,7 +123,7 @@ def _prior(params: dict[str, Any], noun: str) -> list[str]:
 
 def _set_lines(adata: AnnData, member: pd.DataFrame, key: str, level: float, noun: str) -> list[str]:
     label = adata.obs[key].astype(str).to_numpy()
-    unknown = float((label == "unknown").mean())
+    unknown = float((label == _keys.UNKNOWN).mean())
     lines = [f"{facts.percent(unknown)} of the {noun}s are likeliest of a type that the reference lacks (“unknown”)."]
     if member.empty:
         return lines

@@ -58,6 +58,16 @@ def test_palette_grows_without_changing():
     assert sm.pl.palette(0) == []
 
 
+@pytest.mark.parametrize("vision", VISION)
+def test_cells_of_no_known_type_are_grey_and_told_from_those_without_a_label(vision):
+    adata = stored_section.make()
+    adata.obs["cell_type"] = pd.Categorical.from_codes(np.arange(adata.n_obs) % 4 - 1, ["B cell", "T cell", "unknown"])
+    found = _colors.categories(adata, "cell_type").colors
+    assert found[:2] == sm.pl.palette(2) and len(set(to_rgb(found[2]))) == 1
+    apart = distances([found[2], _colors.MISSING, *sm.pl.palette(12)], vision)[0]
+    assert apart[1:].min() > 7
+
+
 def test_stored_colours_are_used_and_nonsense_is_not():
     adata = stored_section.make()
     adata.uns["domain_colors"] = ["#111111", "#222222", "#333333", "#444444"]

@@ -93,6 +93,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[anndata.AnnData, A
     path = tmp_path_factory.mktemp("answers") / "result.h5ad"
     adata = live.section()
     adata.obs["few"] = pd.Categorical(["a"] * 3 + [None] * (adata.n_obs - 3))
+    adata.obs["type"] = pd.Categorical(["B cell", "unknown"] * (adata.n_obs // 2))
     adata.obs["flag"] = np.arange(adata.n_obs) % 2 == 0
     adata.obs["maybe"] = pd.array([1, None] * (adata.n_obs // 2), dtype="Int64")
     adata.obs["barcode"] = adata.obs_names.astype(object)
@@ -135,6 +136,7 @@ def test_positions_and_columns(stored: tuple[anndata.AnnData, Answers]) -> None:
         assert column["missing"] == expected.count(None)
     assert by_name["words"][1]["categories"] == ["x9", "x10"]
     assert by_name["few"][1]["colors"] == ["#ABCDEF"]
+    assert len(set(bytes.fromhex(by_name["type"][1]["colors"][1][1:]))) == 1, "grey says that nothing is known"
     for name in ("domain_confidence", "pseudotime", "maybe", "total_counts"):
         j, column = by_name[name]
         values = read(get(answers, f"0/column/{j}.bin"))[1]["values"]

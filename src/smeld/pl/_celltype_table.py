@@ -53,4 +53,4 @@ def types(adata: AnnData, groups: str) -> _colors.Categories:
     values = shares.to_numpy(dtype=np.float64)
     codes = np.where(np.nansum(values, axis=1) > 0, np.nan_to_num(values, nan=-1.0).argmax(axis=1), -1)
     names = [str(c) for c in shares.columns]
-    return _colors.Categories(codes.astype(np.intp), names, _colors.palette(len(names)))
+    return _colors.Categories(codes.astype(np.intp), names, _colors.of_labels(names))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from smeld import _check
 from smeld._palette import PALETTE as PALETTE
+from smeld._palette import of_labels as of_labels
 from smeld._palette import palette as palette
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def categories(adata: AnnData, key: str) -> Categories:
     return Categories(
         np.asarray(column.cat.codes, dtype=np.intp),
         names,
-        _stored(adata, key, len(names)) or palette(len(names)),
+        _stored(adata, key, len(names)) or of_labels(names),
     )
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Int = NDArray[np.intp]
 
-UNKNOWN = "unknown"
 SET_SUFFIX = "_set"
 #: spatial blocks for the standard error of what surroundings add
 N_BLOCKS = 64
@@ -236,7 +235,7 @@ class _Labeller:
 
 def _from_reference(adata: Any, reference: Any, label: str, layer: str | None) -> _Labeller:
     ref = _reference.checked(adata, reference, label, layer=layer)
-    if UNKNOWN in ref.names:
+    if _keys.UNKNOWN in ref.names:
         cure = "rename it, or leave its cells out of the reference"
         raise _check.problem("the reference has a type called 'unknown'", found=_check.listed(ref.names), cure=cure)
 
@@ -296,7 +295,7 @@ def _listed(markers: Any) -> dict[str, list[str]]:
             cure='markers={"T cell": ["CD3D", "CD3E"], "B cell": ["MS4A1"]}',
         )
     out = {str(t): list(dict.fromkeys(str(g) for g in genes)) for t, genes in markers.items()}
-    if len(out) < 2 or UNKNOWN in out:
+    if len(out) < 2 or _keys.UNKNOWN in out:
         found = _check.listed(out)
         raise _check.problem("markers of at least two types are needed, none called 'unknown'", found=found)
     return out
@@ -316,7 +315,7 @@ def _written(
     import pandas as pd
 
     key = params["key_added"]
-    names = [*use.names, UNKNOWN]
+    names = [*use.names, _keys.UNKNOWN]
     unknown = float((prob.argmax(axis=1) == len(use.names)).mean())
     if unknown > MUCH_UNKNOWN:
         _check.warn(

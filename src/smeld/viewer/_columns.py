@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smeld import _keys
-from smeld._palette import palette
+from smeld._palette import of_labels, palette
 from smeld.viewer import _stored
 from smeld.viewer._source import Section
 
@@ -154,7 +155,7 @@ def _labels(section: Section, column: Shown, found: _stored.Labels) -> dict[str,
     n = len(found.names)
     counts = np.bincount(found.codes[found.codes >= 0], minlength=n)
     missing = int((found.codes < 0).sum())
-    colors = _colors(section, column.colors, n)
+    colors = _colors(section, column.colors, found.names)
     return {"kind": "category", "categories": found.names, "colors": colors, "n": counts.tolist(), "missing": missing}
 
 
@@ -165,14 +166,14 @@ def _numbers(found: Array) -> dict[str, Any]:
     return {"kind": "number", "range": limits, "missing": int((~finite).sum())}
 
 
-def _colors(section: Section, key: str | None, n: int) -> list[str]:
+def _colors(section: Section, key: str | None, names: list[str]) -> list[str]:
     """Colours that are stored and fit, else the palette."""
     node = None if key is None else _stored.at(section.file.root, "uns", f"{key}_colors")
     stored = [] if node is None or _stored.is_group(node) or node.shape == () else _stored.text(node)
+    n = len(names)
     if len(stored) >= n and all(re.fullmatch(r"#[0-9A-Fa-f]{6}([0-9A-Fa-f]{2})?", c) for c in stored):
         return [c[:7].upper() for c in stored[:n]]
-    colors = palette(min(n, MOST_COLORS))
-    return [colors[i % len(colors)] for i in range(n)]
+    return of_labels(names) if n <= MOST_COLORS else list(islice(cycle(palette(MOST_COLORS)), n))
 
 
 def default(said: list[dict[str, Any]]) -> str | None:
