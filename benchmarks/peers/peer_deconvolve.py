@@ -3,12 +3,13 @@
 ``tangram`` (Biancalani et al. 2021): cells mapped with its defaults on all shared genes, annotations projected and
 made shares. ``stereoscope`` (Andersson et al. 2020): scvi-tools' version with its defaults. ``cell2location``
 (Kleshchevnikov et al. 2022): seven cells a location, as smeld starts from, ``C2L_EPOCHS`` of its 30,000 steps; means of
-its posterior. ``rctd`` (Cable et al. 2022): rctd-py in full mode, without its least numbers of counts; it fetches a
-table of 404 MB when it is first run. ``flashdeconv``: its defaults.
+its posterior. ``rctd`` (Cable et al. 2022): rctd-py in full mode, without its least numbers of counts; the table of
+probabilities that it fetches when it is first run is made here, by its own definition. ``flashdeconv``: its defaults.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -23,6 +24,8 @@ import pandas as pd
 warnings.simplefilter("ignore")
 LABEL = "cell_type"
 C2L_CELLS, C2L_EPOCHS = 7, 10_000
+#: counts that RCTD's table goes up to, and how it integrates over the logarithm of a rate
+RCTD_MOST, RCTD_HALF, RCTD_STEP = 1000, 5000, 4e-3
 
 
 def tangram(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
@@ -84,6 +87,39 @@ def rctd(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame(share, columns=names), version("rctd-py")
 
 
+def _rctd_table(path: Path) -> Path:
+    """Logarithms of the probabilities of counts given rates and ``sigma``, as ``rctd._likelihood.compute_q_matrix``
+    has them, for all that it may choose from; the Poisson part, which all of them share, is evaluated once."""
+    from rctd import _likelihood, _sigma
+    from scipy.special import gammaln
+
+    if path.exists():
+        return path
+    rates = _likelihood.build_x_vals()
+    by = np.arange(-RCTD_HALF, RCTD_HALF + 1) * RCTD_STEP
+    sigmas = [int(s) for s in _sigma.SIGMA_ALL]
+    law = np.stack([_likelihood._ht_pdf_norm(by / (s / 100)) / (s / 100) for s in sigmas], axis=1)
+    log_mean = np.log(rates)[:, None] + by
+    mean = np.exp(log_mean)
+    table = np.empty((len(sigmas), RCTD_MOST + 3, len(rates)))
+    for k in range(table.shape[1]):
+        chance = np.exp(k * log_mean - mean - gammaln(k + 1)) @ law * RCTD_STEP
+        table[:, k] = np.log(np.maximum(chance, 1e-300)).T
+    _check_table(table, sigmas, rates)
+    with path.open("wb") as file:
+        np.savez(file, X_vals=rates, **{f"Q_{s}": q for s, q in zip(sigmas, table)})
+    return path
+
+
+def _check_table(table: Any, sigmas: list[int], rates: Any) -> None:
+    """Its own function, which would take hours for all, gives the same."""
+    from rctd import _likelihood
+
+    for s, k in ((10, 0), (100, 7), (200, 90)):
+        own = np.log(np.maximum(_likelihood._get_q_single(rates, k, s / 100), 1e-300))
+        np.testing.assert_allclose(table[sigmas.index(s), k], own, rtol=1e-6, atol=1e-9)
+
+
 def flashdeconv(spots: Any, cells: Any, seed: int) -> tuple[pd.DataFrame, str]:
     import flashdeconv as fd
 
@@ -103,6 +139,8 @@ def main() -> None:
         torch.set_num_threads(2)
     spots, cells = anndata.read_h5ad(source), anndata.read_h5ad(reference)
     cells.obs[LABEL] = cells.obs[LABEL].astype(str).astype("category")
+    if method == "rctd":  # once an environment, as its download would be
+        os.environ["RCTD_Q_MATRICES"] = str(_rctd_table(Path(sys.prefix) / "q_matrices.npz"))
     started = time.perf_counter()
     found, released = METHODS[method](spots, cells, seed)
     seconds = time.perf_counter() - started
