@@ -45,6 +45,15 @@ def test_import_is_quick_and_loads_nothing_heavy() -> None:
     assert seconds < 1.0, "best of three"
 
 
+def test_threads_that_wait_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would spin, and hold up whatever else runs on the same cores, smeld's own other processes included."""
+    code = "import smeld, os; print(os.environ['OMP_WAIT_POLICY'])"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert fresh(code).strip() == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert fresh(code).strip() == "active"
+
+
 @pytest.mark.parametrize("name", sm.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(sm, name) is not None
