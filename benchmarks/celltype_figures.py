@@ -1,4 +1,5 @@
-"""Figures of docs/celltypes.md, on simulated sections: types against the truth, proportions beside it, pies, niches.
+"""Figures of docs/celltypes.md, on simulated sections: types against the truth, proportions beside it, pies, niches;
+and of the breast block, where ``../shared/data`` has it.
 
 python benchmarks/celltype_figures.py docs/img
 """
@@ -45,6 +46,28 @@ def niches() -> Any:
     return adata
 
 
+def breast(n_types: int) -> tuple[Any, list[str], list[float]]:
+    """The breast block's Visium spots, each half with the other's Xenium cells as the reference; its types whose
+    shares vary most, and how far the two maps of each correlate."""
+    import deconvolve
+    import numpy as np
+    import pandas as pd
+
+    import smeld as sm
+
+    parts = []
+    for half in (0, 1):
+        spots, reference, truth, scored = deconvolve.breast(half)
+        found = sm.tl.deconvolve(spots, reference, composition="reference", seed=SEED).proportions
+        parts.append((found.reindex(columns=truth.columns, fill_value=0.0)[scored], truth[scored]))
+    found, known = (pd.concat(part) for part in zip(*parts, strict=True))
+    spots = spots[found.index].copy()
+    spots.obsm["cell_type_proportions"] = found
+    spots.obsm["truth"] = known.rename(columns=lambda name: f"{name}, Xenium")
+    names = list(known.var().sort_values(ascending=False).index[:n_types])
+    return spots, names, [float(np.corrcoef(found[name], known[name])[0, 1]) for name in names]
+
+
 def _save(figure: Any, path: Path) -> None:
     from PIL import Image
 
@@ -83,6 +106,15 @@ def main() -> None:
         figure = Figure(figsize=(7.5, 5.2), layout="compressed")
         sm.pl.proportions(adata, kind="pie", axes=figure.subplots())
         _save(figure, folder / "celltypes_pies.png")
+
+        adata, names, agree = breast(4)
+        figure = Figure(figsize=(12, 5.2), layout="compressed")
+        maps = figure.subplots(2, len(names))
+        sm.pl.proportions(adata, names, axes=maps[0], vmax=1)
+        sm.pl.proportions(adata, [f"{name}, Xenium" for name in names], key="truth", axes=maps[1], vmax=1)
+        for ax, name, r in zip(maps[0], names, agree, strict=True):
+            ax.set_title(f"{name}, Visium (r = {r:.2f})", loc="left")
+        _save(figure, folder / "celltypes_breast.png")
 
         adata = niches()
         figure = Figure(figsize=(10.5, 3.6), layout="compressed")

@@ -69,6 +69,16 @@ def test_maps_have_the_colours_of_the_stored_values(show: str, colors: str) -> N
         assert ax.get_title(loc="left") == name
 
 
+def test_maps_to_be_compared_have_one_scale() -> None:
+    adata = spots()
+    for ax, name in zip(sm.pl.proportions(adata, ["B", "A"], vmax=0.4, axes=axes(2)), ["B", "A"]):
+        share = adata.obsm["cell_type_proportions"][name]
+        np.testing.assert_allclose(faces(ax), _colors.colormap("viridis")(np.clip(share / 0.4, 0, 1)), atol=1e-6)
+    for wrong in (0, -1.0, float("nan")):
+        with pytest.raises(sm.InputError, match="vmax must be a number above 0"):
+            sm.pl.proportions(adata, vmax=wrong)
+
+
 def test_the_largest_types_are_shown_where_none_are_named() -> None:
     adata = spots(12)
     mean = adata.obsm["cell_type_proportions"].mean()

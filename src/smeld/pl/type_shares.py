@@ -45,6 +45,7 @@ def proportions(
     show: str = "share",
     key: str = KEY,
     region_um: tuple[float, float, float, float] | None = None,
+    vmax: float | None = None,
     axes: NDArray[Any] | Axes | None = None,
     image: bool = False,
     title: str | None = None,
@@ -69,6 +70,8 @@ def proportions(
         Key in ``obsm``.
     region_um
         x0, y0, x1, y1 in micrometres: only spots in it are drawn.
+    vmax
+        Of maps: where their colours end, for maps that are to be compared; greater values have the last colour.
     axes
         As many axes as maps, one for pies; None makes a figure with pyplot, with up to three maps in a row.
     image
@@ -78,8 +81,8 @@ def proportions(
     library_id
         As in :func:`section`.
 
-    Colours of maps run from 0 to the 99.5th percentile of the type's own spots: compare them by their scales. Those of
-    ``"absent"`` run from 0 to 1.
+    Colours of maps run from 0 to ``vmax``, else to the 99.5th percentile of the type's own spots: compare them by their
+    scales then. Those of ``"absent"`` run from 0 to 1.
 
     Returns
     -------
@@ -88,7 +91,8 @@ def proportions(
     Raises
     ------
     InputError
-        Proportions or types are not there, a region holds no spot or too many pies, or the number of axes is wrong.
+        Proportions or types are not there, a region holds no spot or too many pies, ``vmax`` is not above 0, or the
+        number of axes is wrong.
     """
     table = _adapt.table(adata)
     if kind not in ("map", "pie"):
@@ -99,6 +103,8 @@ def proportions(
     names = chosen(shares, types, MOST_MAPS if kind == "map" else MOST_SLICES)
     if kind == "pie" and show != "share":
         raise _check.problem("pies show shares", found=f"show={show!r}", cure='leave show= out, or give kind="map"')
+    if vmax is not None and not vmax > 0:
+        raise _check.problem("vmax must be a number above 0", found=repr(vmax))
     inside = _inside(table, region_um)
     if kind == "pie":
         slices, kinds = _slices(shares, names, _likely_absent(table, key))
@@ -108,7 +114,7 @@ def proportions(
     size, shape = layout(part, len(names), library_id)
     made = _panels.panels(axes, len(names), "proportions", size=size, shape=shape)
     for ax, name in zip(made, names):
-        _map(part, values[name].to_numpy(dtype=np.float64), name, show, ax, image, library_id)
+        _map(part, values[name].to_numpy(dtype=np.float64), name, show, vmax, ax, image, library_id)
         # many maps are many spots: all together they are to open as fast as one
         if part.n_obs * len(names) > _canvas.RASTER_ABOVE:
             ax.collections[0].set(rasterized=True, antialiased=False)
@@ -187,9 +193,18 @@ def _readable(table: AnnData, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
 # ---------------------------------------------------------------------------------------------------- what is drawn
 
 
-def _map(part: AnnData, values: Float, name: str, show: str, ax: Axes, image: bool, library_id: str | None) -> None:
+def _map(
+    part: AnnData,
+    values: Float,
+    name: str,
+    show: str,
+    vmax: float | None,
+    ax: Axes,
+    image: bool,
+    library_id: str | None,
+) -> None:
     words, colors = SHOWN[show]
-    limits = (0.0, 1.0) if show == "absent" else (0.0, maps._limits(values)[1])
+    limits = (0.0, 1.0 if show == "absent" else vmax or maps._limits(values)[1])
     maps.continuous(
         part, values, ax=ax, image=image, library_id=library_id, label=words, limits=limits, colors=colors,
         title=trajectory_maps._cut(name),
