@@ -146,6 +146,19 @@ def test_page_and_figures_have_what_is_stored(cells, spots, tmp_path: Path) -> N
     assert saved & set(types.FIGURES) == {"cell_types", "cell_type_confidence", "niches", "niche_heatmap"}
 
 
+def test_a_report_of_types_alone_has_no_empty_parts(cells, tmp_path: Path) -> None:
+    """What was not asked for is named in a line; the main job's report says of each part why it is not there."""
+    page = sm.report(cells, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Not computed" not in page and "genes: cell types; domains were not computed." in page
+    assert "not asked for: quality control, domains, how sure they are, embedding, marker genes, what each" in page
+    for name in ("quality", "domains", "sure", "embedding", "markers", "evidence"):
+        assert f'"#{name}"' not in page and f'id="{name}"' not in page
+    whole = cells.copy()
+    whole.obs["domain"] = whole.obs["truth_domain"]
+    main = sm.report(whole, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'id="domains"' in main and "not asked for" not in main
+
+
 def test_nothing_is_said_where_nothing_is_stored(tmp_path: Path) -> None:
     bare = stored_section.make()
     assert types.content(bare, "spot") is None and types.shown(bare, None) == ()

@@ -242,6 +242,15 @@ _FIGURES: dict[str, _Draw] = {
 
 # -- the page ------------------------------------------------------------------------------------------------
 
+#: sections of the main job: heading in a sentence, and the figure without which there is nothing to say
+_MAIN = {
+    "quality": ("quality control", "quality_control"),
+    "domains": ("domains", "section_and_domains"),
+    "sure": ("how sure they are", "confidence"),
+    "embedding": ("embedding", "embedding"),
+    "markers": ("marker genes", "markers"),
+}
+
 
 def _picture(adata: AnnData, name: str, key: str, library_id: str | None, drawn: Path | None) -> dict[str, str]:
     """The figure as a data URI, or why there is none; what was ``drawn`` is taken from there."""
@@ -282,13 +291,15 @@ def _content(
     typed = types.content(adata, noun)
     shown += types.shown(adata, typed)
     figures = {name: _picture(adata, name, key, library_id, drawn) for name in shown}
+    others = [words for words, found in (("cell types", typed), ("pairs", stored), ("an order", ordered)) if found]
     return {
         "title": title if title is not None else (f"Section {found[0]}" if found else "Spatial section"),
         "policy": POLICY,
         "version": __version__,
         "noun": noun,
         "key": key,
-        "headline": facts.headline(adata, key, noun, rows),
+        "headline": facts.headline(adata, key, noun, rows, others),
+        "left_out": _left_out(adata, figures) if rows is None and others else {},
         "warnings": _keys.kept_warnings(adata),
         "read": facts.read(adata, noun, library_id),
         "quality": facts.quality(adata, noun),
@@ -314,6 +325,16 @@ def _content(
         "steps": facts.steps(adata),
         "versions": facts.versions(),
     }
+
+
+def _left_out(adata: AnnData, figures: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Sections of the main job that a report of something else does without: identifier and heading."""
+    missing = {
+        section: heading
+        for section, (heading, name) in _MAIN.items()
+        if "missing" in figures[name] and f"{name}_spread" not in figures
+    }
+    return missing if "fusion_evidence" in adata.uns else {**missing, "evidence": "what each modality adds"}
 
 
 def _marker_columns(adata: AnnData, key: str) -> list[str]:

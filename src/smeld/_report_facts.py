@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -208,11 +208,14 @@ def sureness(adata: AnnData, key: str, noun: str) -> str | None:
     return f"{percent(share)} of the {noun}s are assigned with a confidence above {SURE:g}".capitalize()
 
 
-def headline(adata: AnnData, key: str, noun: str, rows: list[dict[str, Any]] | None) -> list[str]:
-    """The report in a few sentences."""
+def headline(
+    adata: AnnData, key: str, noun: str, rows: list[dict[str, Any]] | None, others: Sequence[str] = ()
+) -> list[str]:
+    """The report in a few sentences; ``others``: what it has besides domains."""
     size = f"{adata.n_obs:,} {noun}s"
     if rows is None:
-        lines = [f"{size} and {adata.n_vars:,} genes; domains were not computed."]
+        besides = f": {' and '.join(others)}" if others else ""
+        lines = [f"{size} and {adata.n_vars:,} genes{besides}; domains were not computed."]
     else:
         names = f"{len(rows)} domain" + ("s" if len(rows) != 1 else "")
         lines = [f"{size}, {names}; {adata.n_vars:,} genes."]
