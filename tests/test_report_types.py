@@ -120,6 +120,10 @@ def _with_states(adata, split: list[bool]):
 def test_niches_and_their_states(cells) -> None:
     part = types.content(cells, "cell")["niches"]
     assert "2 niches (number: given)" in text(part) and part["states"] is None
+    one = cells.copy()
+    sm.tl.niches(one, n_niches=1, n_starts=2, n_splits=1)
+    said = text(types.content(one, "cell")["niches"])
+    assert "1 niche (number: given)" in said and "A single one" in said and "Rand index" not in said
     part = types.content(_with_states(cells, [True, False]), "cell")["niches"]
     assert "Split into states by niche: T1." in text(part) and "not been measured" in text(part)
     assert column(part, "pvalue", "states") == ["0.012", "not tested"]

@@ -236,7 +236,9 @@ def _niches(adata: AnnData, noun: str) -> dict[str, Any] | None:
         f"{n} niche{'' if n == 1 else 's'} (number: {chosen}): places whose {noun}s "
         f"have like surroundings, by {facts.plain(entry['inputs'].get('groups', 'types'))}"
         + (f" and {morphology} components of morphology." if morphology else "."),
-        f"Members of the consensus agree at an adjusted Rand index of {float(params.get('stability', np.nan)):.2f}.",
+        f"A single one: as far as types tell, all {noun}s have like surroundings."
+        if n == 1
+        else f"Members of the consensus agree at an adjusted Rand index of {float(params.get('stability', np.nan)):.2f}.",
     ]
     states = _states(adata)
     return {
