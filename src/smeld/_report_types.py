@@ -232,13 +232,14 @@ def _niches(adata: AnnData, noun: str) -> dict[str, Any] | None:
     n = int(params.get("n_niches", adata.obs[key].nunique()))
     morphology = int(params.get("n_morphology", 0))
     chosen = facts.plain(params.get("n_niches_from", "not recorded"))
+    stable = float(params.get("stability", np.nan))
     lines = [
         f"{n} niche{'' if n == 1 else 's'} (number: {chosen}): places whose {noun}s "
         f"have like surroundings, by {facts.plain(entry['inputs'].get('groups', 'types'))}"
         + (f" and {morphology} components of morphology." if morphology else "."),
         f"A single one: as far as types tell, all {noun}s have like surroundings."
         if n == 1
-        else f"Members of the consensus agree at an adjusted Rand index of {float(params.get('stability', np.nan)):.2f}.",
+        else f"Members of the consensus agree at an adjusted Rand index of {stable:.2f}.",
     ]
     states = _states(adata)
     return {

@@ -221,13 +221,31 @@ def test_tables_with_words_for_counts_and_ambiguous_labels() -> None:
         _reference.checked(section(), pd.concat([table, table[["cell_type"]]], axis=1))
 
 
+def test_tables_whose_genes_do_not_fit() -> None:
+    def table(genes: list[str]) -> pd.DataFrame:
+        return pd.DataFrame(reference().X.toarray(), columns=genes).assign(cell_type=reference().obs["cell_type"].array)
+
+    ids = [f"ENSG{k:011d}" for k in range(len(GENES))]
+    with pytest.raises(sm.InputError, match=r"share no genes.*reference look like Ensembl ids"):
+        _reference.checked(section(), table(ids))
+    here = section()
+    here.var["id"] = ids
+    with pytest.raises(sm.InputError, match=r"adata.var\['id'\] fits"):
+        _reference.checked(here, table(ids))
+    here = section([*GENES, *(f"X{k}" for k in range(960))])
+    there = reference(genes=[*GENES[:30], *(f"Y{k}" for k in range(970))])
+    frame = pd.DataFrame(there.X.toarray(), columns=there.var_names).assign(cell_type=there.obs["cell_type"].array)
+    with pytest.warns(_check.SmeldWarning, match="only 30 genes are shared"):
+        _reference.checked(here, frame)
+
+
 def test_where_counts_lie_is_pointed_out() -> None:
     there = _with_values(_logged)
     there.raw = reference()
     with pytest.raises(sm.InputError, match=r"reference.raw.to_adata\(\) holds counts"):
         _reference.checked(section(), there)
     there.layers["scaled"], there.layers["umis"] = there.X / 2, reference().X
-    with pytest.raises(sm.InputError, match="layer='umis' holds counts"):
+    with pytest.raises(sm.InputError, match=r"layer 'umis' holds counts: reference_layer= \(--reference-layer\)"):
         _reference.checked(section(), there)
     assert (quietly(section(), there, layer="umis").counts != reference().X).nnz == 0
     with pytest.raises(sm.InputError, match=r"reference.layers\['counts'\] is missing"):

@@ -181,7 +181,7 @@ def _counts(adata: Any, layer: str | None) -> sparse.csr_matrix:
         raise _check.problem(
             "the section must hold counts",
             found=f"values such as {worst:g}",
-            cure="give raw counts, in X or in the layer named by layer=",
+            cure="give raw counts, in X or in the layer named by layer= (--layer)",
         )
     counts.sum_duplicates()
     counts.eliminate_zeros()

@@ -24,6 +24,8 @@ FEW_CELLS = 10
 FEW_GENES, NEARLY_ALL = 20, 0.9
 #: where less than this share of the smaller panel is shared, the names may be of two kinds
 FEW_SHARED = 0.1
+#: what names the reference's layer, of the functions and on the command line
+LAYER = "reference_layer= (--reference-layer)"
 _ENSEMBL = re.compile(r"ENS[A-Z]{0,6}G\d{6,}(\.\d+)?$")
 
 
@@ -217,9 +219,12 @@ def _why(adata: AnnData, table: Any, section: pd.Index, theirs: pd.Index) -> tup
 
 def _column_that_fits(side: Any, other: pd.Index, more_than: int) -> str | None:
     """The column of ``var`` that holds at least half of the other side's names (or is half of them), if any does."""
-    for column in getattr(side, "var", {}):
-        if side.var[column].dtype.kind not in "biufcmM":
-            own = _names(side.var[column].dropna().unique())
+    import pandas as pd
+
+    table = pd.DataFrame() if isinstance(side, pd.DataFrame) else side.var  # of a table, var would be its variance
+    for column in table:
+        if table[column].dtype.kind not in "biufcmM":
+            own = _names(table[column].dropna().unique())
             n = len(other.intersection(own))
             if n > more_than and 2 * n >= min(len(own), len(other)):
                 return str(column)
@@ -244,7 +249,7 @@ def _counts(table: Any, rows: Int, columns: Int, layer: str | None) -> sparse.cs
 
     if isinstance(table, pd.DataFrame):
         if layer is not None:
-            raise _check.problem("a table has no layers", found=f"layer={layer!r}", cure="leave layer= out")
+            raise _check.problem("a table has no layers", found=f"reference_layer={layer!r}", cure=f"leave {LAYER} out")
         counts = sparse.csr_matrix(_numbers(table.iloc[rows, columns]))
     else:
         if layer is not None:
@@ -252,7 +257,8 @@ def _counts(table: Any, rows: Int, columns: Int, layer: str | None) -> sparse.cs
         part = table[rows, columns]
         x = part.X if layer is None else part.layers[layer]
         if x is None:
-            raise _check.problem("the reference has no matrix X", cure="give the counts in X, or name their layer=")
+            cure = f"give the counts in X, or name their layer: {LAYER}"
+            raise _check.problem("the reference has no matrix X", cure=cure)
         counts = sparse.csr_matrix(x, dtype=np.float32, copy=True)
     counts.sum_duplicates()
     counts.eliminate_zeros()
@@ -284,9 +290,9 @@ def _not_counts(table: Any, counts: sparse.csr_matrix, layer: str | None) -> _ch
     kind = "logarithms" if _adapt.look_logged(counts) else "values"
     layers = [name for name in getattr(table, "layers", {}) if name != layer and _holds_counts(table.layers[name])]
     raw = getattr(table, "raw", None)
-    cure = "give raw counts, in X or in the layer named by layer="
+    cure = f"give raw counts, in X or in the layer named by {LAYER}"
     if layers:
-        cure = f"layer={layers[0]!r} holds counts"
+        cure = f"the layer {layers[0]!r} holds counts: {LAYER}"
     elif raw is not None and _holds_counts(raw.X):
         cure = "reference.raw.to_adata() holds counts"
     return _check.problem("the reference must hold counts", found=f"normalised {kind} such as {worst:g}", cure=cure)
