@@ -32,7 +32,9 @@ def annotate_command(
     label: Label = "cell_type",
     markers: Annotated[
         Path | None,
-        typer.Option(help="In place of a reference: table with the columns type and gene, or a column a type."),
+        typer.Option(
+            help="In place of a reference: table with the columns type and gene (or alike), or a column a type."
+        ),
     ] = None,
     spatial: Annotated[str, typer.Option(help="Types around a cell as prior: auto (if they help), yes, no.")] = "auto",
     unknown: Annotated[

@@ -93,6 +93,13 @@ def test_markers_do(cells: AnnData) -> None:
     assert right(adata, "by_markers") > 0.7
     table = pd.DataFrame([(t, g) for t, genes in markers.items() for g in genes], columns=["type", "gene"])
     assert annotate(adata, markers=table, key_added="again").prob.equals(made.prob)
+    for names in (
+        ["Cell type", "official gene symbol"],
+        ["group", "names"],
+        ["cluster", "marker"],
+        ["cell.name", "Symbol"],
+    ):
+        assert annotate(adata, markers=table.set_axis(names, axis=1), key_added="again").prob.equals(made.prob)
     wide = pd.DataFrame({t: pd.Series(genes, dtype=object) for t, genes in markers.items()})
     assert annotate(adata, markers=wide, key_added="again").prob.equals(made.prob)
 
@@ -110,6 +117,14 @@ def test_cells_of_nobodys_markers_are_unknown() -> None:
         found = annotate(adata, markers={**markers, "two": [*markers["two"], "absent"]}).labels.astype(str).to_numpy()
     truth = np.array(["one", "two", "unknown"])[label]
     assert (found == truth).mean() > 0.95
+
+
+def test_types_without_a_measured_marker_are_left_out(cells: AnnData) -> None:
+    part = cells[:100].copy()
+    genes = {"a": [part.var_names[0]], "b": [part.var_names[1]]}
+    with pytest.warns(SmeldWarning, match="no marker was measured are left out: ghost"):
+        found = annotate(part, markers={**genes, "ghost": ["nothing"]}, key_added="with")
+    assert found.prob.equals(annotate(part, markers=genes).prob)
 
 
 def test_what_is_wrong_is_said(cells: AnnData, reference: AnnData) -> None:

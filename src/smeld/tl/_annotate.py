@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 Int = NDArray[np.intp]
 
 SET_SUFFIX = "_set"
+#: columns of a table of markers, in small letters with _ for whatever else
+TYPE_NAMES = ("type", "cell_type", "celltype", "cell_name", "cluster", "group", "domain")
+GENE_NAMES = ("gene", "genes", "gene_symbol", "official_gene_symbol", "symbol", "marker", "names")
 #: spatial blocks for the standard error of what surroundings add
 N_BLOCKS = 64
 #: share of unknown cells from which the reference itself is in doubt
@@ -82,7 +86,9 @@ def annotate(
         Column of the reference with its cell types.
     markers
         In place of a reference: genes by type, ``{"T cell": ["CD3D", "CD3E"], ...}``, or a DataFrame with a column a
-        type that lists genes, or with the columns ``type`` and ``gene``. Cells with nobody's markers are "unknown".
+        type that lists genes, or with the columns ``type`` and ``gene`` (or ``cell_type``, ``cluster``, ``group``,
+        ``marker``, ``symbol``, ``names`` and the like, as scanpy, PanglaoDB and CellMarker have them). Cells with
+        nobody's markers are "unknown"; types none of whose markers were measured are left out with a warning.
     spatial
         Whether the types of surrounding cells are a prior. "auto": if they predict the cells' own counts, if reference
         cells put in the same places gain as much from them (else neighbours have more in common than their types), and
@@ -259,13 +265,17 @@ def _from_markers(adata: Any, markers: Any) -> _Labeller:
         here = [number[g] for g in listed[name] if g in number]
         missing += [g for g in listed[name] if g not in number]
         table[k, here] = True
-    without = [name for name, row in zip(names, table) if not row.any()]
-    if without:
+    known: NDArray[np.bool_] = np.asarray(table.any(axis=1))
+    without = [name for name, any_of in zip(names, known) if not any_of]
+    if without and known.sum() < 2:
         raise _check.problem(
             f"no marker of {_check.listed(without, 3)} was measured",
             found=f"genes such as {_check.listed(adata.var_names, 3)}",
-            cure="spell genes as adata.var_names does, or leave the type out",
+            cure="spell genes as adata.var_names does",
         )
+    if without:
+        _check.warn(f"types of which no marker was measured are left out: {_check.listed(without, 6)}.", adata)
+        names, table = [name for name in names if name not in without], table[known]
     if missing:
         _check.warn(f"markers that were not measured are left out: {_check.listed(missing, 6)}.", adata)
     same = [a for i, a in enumerate(names) for j in range(i) if (table[i] == table[j]).all()]
@@ -283,9 +293,11 @@ def _listed(markers: Any) -> dict[str, list[str]]:
     import pandas as pd
 
     if isinstance(markers, pd.DataFrame):
-        if {"type", "gene"} <= set(markers.columns):
-            pairs = markers[["type", "gene"]].dropna().astype(str)
-            markers = {str(t): list(part["gene"]) for t, part in pairs.groupby("type", sort=True)}
+        named = {re.sub(r"[^a-z]+", "_", str(c).lower()): c for c in reversed(markers.columns)}
+        of_type, of_gene = (next((named[c] for c in known if c in named), None) for known in (TYPE_NAMES, GENE_NAMES))
+        if of_type is not None and of_gene is not None:
+            pairs = markers[[of_type, of_gene]].dropna().astype(str)
+            markers = {str(t): list(part[of_gene]) for t, part in pairs.groupby(of_type, sort=True)}
         else:
             markers = {str(c): list(markers[c].dropna().astype(str)) for c in markers.columns}
     if not isinstance(markers, Mapping) or any(isinstance(g, str) for g in markers.values()):
