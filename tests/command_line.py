@@ -114,3 +114,17 @@ def skip_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out figures and the report's page: most of the time of a small run, with tests of their own."""
     monkeypatch.setattr(pipeline, "save_figures", lambda adata, folder: [])
     monkeypatch.setattr(pipeline, "write_report", lambda adata, path, **_: path.write_text("page"))
+
+
+_AS_A_TERMINAL_STARTS_IT = """
+import os, signal, sys
+for name in ("SIGINT", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def from_a_terminal(command: list[str]) -> list[str]:
+    """The command with the signals that a terminal sends, which are ignored where the tests run in the background."""
+    return [sys.executable, "-I", "-S", "-c", _AS_A_TERMINAL_STARTS_IT, *command]

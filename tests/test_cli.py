@@ -421,6 +421,7 @@ def test_a_real_ctrl_c(section: Path, tmp_path: Path, where: str) -> None:
     before = command_line.old_result(tmp_path / "out")
     command = [sys.executable, "-c", INTERRUPTED.format(where=where), "run", str(section)]
     command += ["--out", str(tmp_path / "out"), "--n-domains", "2", "-q"]
+    command = command_line.from_a_terminal(command)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "HERE\n"

@@ -18,6 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import command_line
 import smeld as sm
 from smeld import _cli_view, io
 
@@ -82,6 +83,7 @@ def test_view_prints_an_address_with_a_token_of_its_own_and_ends_whole(result: P
     if not hasattr(signal, how):
         pytest.skip("this system has no such signal")
     command = [sys.executable, "-m", "smeld.viewer", str(result), "--annotate", "--author", "Ada"]
+    command = command_line.from_a_terminal(command)
     environment = {**os.environ, "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
