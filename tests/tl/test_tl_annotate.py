@@ -94,7 +94,7 @@ def test_markers_do(cells: AnnData) -> None:
     table = pd.DataFrame([(t, g) for t, genes in markers.items() for g in genes], columns=["type", "gene"])
     assert annotate(adata, markers=table, key_added="again").prob.equals(made.prob)
     for names in (
-        ["Cell type", "official gene symbol"],
+        ["Cell type", " Official gene symbol "],
         ["group", "names"],
         ["cluster", "marker"],
         ["cell.name", "Symbol"],

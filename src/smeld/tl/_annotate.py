@@ -293,7 +293,7 @@ def _listed(markers: Any) -> dict[str, list[str]]:
     import pandas as pd
 
     if isinstance(markers, pd.DataFrame):
-        named = {re.sub(r"[^a-z]+", "_", str(c).lower()): c for c in reversed(markers.columns)}
+        named = {re.sub(r"[^a-z]+", "_", str(c).lower()).strip("_"): c for c in reversed(markers.columns)}
         of_type, of_gene = (next((named[c] for c in known if c in named), None) for known in (TYPE_NAMES, GENE_NAMES))
         if of_type is not None and of_gene is not None:
             pairs = markers[[of_type, of_gene]].dropna().astype(str)
