@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from _datasets import FOLDER
+
 SEED = 0
 #: width of the pictures, pixels: small, for they lie in the repository
 WIDTH = 900
@@ -107,14 +109,15 @@ def main() -> None:
         sm.pl.proportions(adata, kind="pie", axes=figure.subplots())
         _save(figure, folder / "celltypes_pies.png")
 
-        adata, names, agree = breast(4)
-        figure = Figure(figsize=(12, 5.2), layout="compressed")
-        maps = figure.subplots(2, len(names))
-        sm.pl.proportions(adata, names, axes=maps[0], vmax=1)
-        sm.pl.proportions(adata, [f"{name}, Xenium" for name in names], key="truth", axes=maps[1], vmax=1)
-        for ax, name, r in zip(maps[0], names, agree, strict=True):
-            ax.set_title(f"{name}, Visium (r = {r:.2f})", loc="left")
-        _save(figure, folder / "celltypes_breast.png")
+        if (FOLDER / "breast_visium_xenium_pair").exists():
+            adata, names, agree = breast(4)
+            figure = Figure(figsize=(12, 5.2), layout="compressed")
+            maps = figure.subplots(2, len(names))
+            sm.pl.proportions(adata, names, axes=maps[0], vmax=1)
+            sm.pl.proportions(adata, [f"{name}, Xenium" for name in names], key="truth", axes=maps[1], vmax=1)
+            for ax, name, r in zip(maps[0], names, agree, strict=True):
+                ax.set_title(f"{name}, Visium (r = {r:.2f})", loc="left")
+            _save(figure, folder / "celltypes_breast.png")
 
         adata = niches()
         figure = Figure(figsize=(10.5, 3.6), layout="compressed")

@@ -106,9 +106,10 @@ def _rctd_table(path: Path) -> Path:
         chance = np.exp(k * log_mean - mean - gammaln(k + 1)) @ law * RCTD_STEP
         table[:, k] = np.log(np.maximum(chance, 1e-300)).T
     _check_table(table, sigmas, rates)
-    with path.open("wb") as file:
+    beside = path.with_suffix(".part")
+    with beside.open("wb") as file:
         np.savez(file, X_vals=rates, **{f"Q_{s}": q for s, q in zip(sigmas, table)})
-    return path
+    return beside.replace(path)
 
 
 def _check_table(table: Any, sigmas: list[int], rates: Any) -> None:
